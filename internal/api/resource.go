@@ -134,6 +134,11 @@ type Strategy struct {
 	// It may change obj (mark it). Nil: always at once.
 	Graceful func(ctx context.Context, obj runtime.Object, options *metav1.DeleteOptions) (graceSeconds int64)
 
+	// Held says that an object whose deletion was asked for lives on, marked by its deletionTimestamp, as if it had
+	// finalizers in its metadata: a Namespace with spec.finalizers. It goes with the update (of any endpoint) after which
+	// it is neither held nor has finalizers. Graceful, which is called first, marks the object (phase Terminating).
+	Held func(obj runtime.Object) bool
+
 	// DefaultPropagation is what happens to dependents when the request does not say; empty means background.
 	DefaultPropagation metav1.DeletionPropagation
 }

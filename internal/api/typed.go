@@ -75,6 +75,7 @@ type Typed[T runtime.Object] struct {
 	// Warn gets the zero T (a nil pointer) as old on creation.
 	Warn     func(ctx context.Context, obj, old T) []string
 	Graceful func(ctx context.Context, obj T, options *metav1.DeleteOptions) (graceSeconds int64)
+	Held     func(obj T) bool
 
 	AllowCreateOnUpdate     bool
 	DenyUnconditionalUpdate bool
@@ -119,6 +120,9 @@ func (t Typed[T]) Strategy() Strategy {
 		s.Graceful = func(ctx context.Context, obj runtime.Object, options *metav1.DeleteOptions) int64 {
 			return f(ctx, obj.(T), options)
 		}
+	}
+	if f := t.Held; f != nil {
+		s.Held = func(obj runtime.Object) bool { return f(obj.(T)) }
 	}
 	return s
 }
