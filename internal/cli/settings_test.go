@@ -19,8 +19,8 @@ func TestSettings(t *testing.T) {
 		wantErr string
 	}{
 		{name: "nothing set", want: "proa 110 []"},
-		{name: "file", file: "name: a\nmax-pods: 20\ntls-san: [x, y]\n", want: "a 20 [x,y]"},
-		{name: "list as one string", file: "tls-san: x,y\n", want: "proa 110 [x,y]"},
+		{name: "file", file: "name: a\nmax-pods: 20\ntls-san: [p, q]\n", want: "a 20 [p,q]"},
+		{name: "list as one string", file: "tls-san: p,q\n", want: "proa 110 [p,q]"},
 		{name: "environment before file", env: []string{"PROA_NAME=b", "HOME=/"}, file: "name: a\nmax-pods: 20\n", want: "b 20 []"},
 		{name: "flag before environment and file", args: []string{"--name", "c"}, env: []string{"PROA_NAME=b"}, file: "name: a", want: "c 110 []"},
 		{name: "key of another command", file: "json: true", want: "proa 110 []"},
