@@ -6,12 +6,12 @@
 package store
 
 import (
-	"context"
 	"errors"
 
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // Errors that callers tell apart with errors.Is.
@@ -22,9 +22,14 @@ var (
 	ErrGuard = errors.New("a guard of the transaction did not hold")
 	// ErrExpired says that the revision asked for is compacted, or out of the watch window (410 Gone).
 	ErrExpired = errors.New("revision is too old")
-	// ErrTooLarge says that a revision asked for lies in the future and was not reached in time (504, "Too large
+	// ErrFuture says that a revision asked for lies in the future and was not reached in time (504, "Too large
 	// resource version").
 	ErrFuture = errors.New("revision is not reached yet")
+	// ErrNotReady says that a cache is not filled yet, because etcd does not answer.
+	ErrNotReady = errors.New("cache is not filled yet")
+	// ErrStopped ends a watch that was stopped, was too slow, or whose resource is gone. A client that starts again
+	// after the last revision it saw misses nothing.
+	ErrStopped = errors.New("watch is stopped")
 )
 
 // Resource tells the store what it must know of a resource.
@@ -33,9 +38,13 @@ type Resource struct {
 	Namespaced bool
 	TTL        int64 // seconds that an object lives after its last write; 0: forever
 
+	// GroupResource names the resource in metrics; empty: the prefix does.
+	GroupResource schema.GroupResource
+
 	// Encode gives the bytes to store (with the k8s\0 envelope for protobuf); the object's resourceVersion is empty.
 	Encode func(obj runtime.Object) ([]byte, error)
-	// Decode reads what Encode (or upstream) wrote into a new hub object, defaults applied.
+	// Decode reads what Encode (or upstream) wrote into a new hub object, defaults applied. data is shared and is not
+	// to be changed.
 	Decode func(data []byte) (runtime.Object, error)
 	// Fields gives the values of the field selectors, metadata.name and metadata.namespace included.
 	Fields func(obj runtime.Object) fields.Set
@@ -123,21 +132,3 @@ type UpdateFunc func(cur *Object) (runtime.Object, []Op, error)
 
 // DeleteFunc checks whether the present object may be deleted (preconditions); an error ends the deletion.
 type DeleteFunc func(cur *Object) ([]Op, error)
-
-// The methods that the API server relies on:
-//
-//	Open(ctx, client *clientv3.Client, Options) (*Store, error); (*Store).Close()
-//	(*Store).Register(Resource) *Cache              // starts to fill; also at run time (custom resources)
-//	(*Store).Unregister(prefix string)
-//	(*Store).Rev(ctx) (int64, error)                // the store's present revision
-//	(*Cache).WaitReady(ctx) error
-//	(*Cache).Get(ctx, namespace, name string, minRev int64) (*Object, error)  // minRev -1: as new as the store; 0: any
-//	(*Cache).List(ctx, ListOptions) (*List, error)
-//	(*Cache).Watch(ctx, WatchOptions) (*Watch, error)     // (*Watch).Events() <-chan []Event or Next(ctx); (*Watch).Stop()
-//	(*Cache).Create(ctx, namespace, name string, obj runtime.Object, ops []Op) (*Object, error)
-//	(*Cache).Update(ctx, namespace, name string, fn UpdateFunc) (*Object, error)
-//	(*Cache).Delete(ctx, namespace, name string, fn DeleteFunc) (*Object, error)
-//
-//	(*Object).Namespace, Name, Key, Rev; Value() []byte (stored bytes); Decoded() (runtime.Object, error): shared, never to
-//	be changed, with resourceVersion set.
-var _ context.Context
