@@ -1,0 +1,75 @@
+# make up      build, start a cluster, run examples/hello in it
+# make test    everything CI runs
+# make bench   measure (test/bench)
+# make down    remove the cluster without a trace
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/proa-k8s/proa/internal/cluster.Release=$(VERSION)
+
+GOFILES := $(shell git ls-files -co --exclude-standard '*.go' 2>/dev/null) go.mod go.sum
+
+# Packages where goroutines share: their tests run with the race detector.
+RACE := ./internal/store/... ./internal/client/... ./internal/controller/... ./internal/scheduler/... \
+        ./internal/apiserver/auth/... ./internal/kubelet/...
+
+include hack/helpers.mk
+include hack/openapi.mk
+
+.PHONY: build
+build: bin/proa
+
+bin/proa: build/.deps $(HELPERS) $(OPENAPI) $(GOFILES)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/proa
+
+# What the build and the tests need beside Go. Installed once, and only what is missing.
+DEBIAN := gcc libc6-dev libseccomp-dev pkg-config busybox-static nftables iproute2 curl ca-certificates
+build/.deps: Makefile
+	@mkdir -p build
+	@missing=$$(for p in $(DEBIAN); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok' || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "installing $$missing"; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; fi
+	@touch $@
+
+.PHONY: images
+images: build/images/hello.tar
+build/images/hello.tar: build/.deps $(wildcard test/images/*.go test/images/*/*.go)
+	$(GO) run ./test/images -o build/images hello
+
+.PHONY: up
+up: bin/proa images
+	@hack/up.sh
+
+.PHONY: down
+down:
+	@if [ -x bin/proa ]; then bin/proa down; fi
+
+.PHONY: lint
+lint: $(HELPERS) $(OPENAPI)
+	@unformatted=$$(gofmt -l cmd internal test hack); if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+.PHONY: unit
+unit: $(HELPERS) $(OPENAPI) build/.deps
+	$(GO) test $(filter-out ,$(shell $(GO) list ./... | grep -v /test/e2e))
+	$(GO) test -race $(RACE)
+
+.PHONY: e2e
+e2e: bin/proa
+	$(GO) run ./test/images -o build/images
+	$(GO) test -count=1 -timeout 20m ./test/e2e/...
+
+.PHONY: test
+test: build lint unit e2e
+
+.PHONY: bench
+bench: bin/proa images
+	$(GO) run ./test/bench $(BENCHFLAGS)
+
+.PHONY: clean
+clean:
+	rm -rf bin build
