@@ -6,7 +6,11 @@ package apiserver
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -52,4 +56,25 @@ type Config struct {
 	Extra map[string]http.Handler
 
 	Version version.Info
+
+	Logger     *slog.Logger          // nil: slog.Default()
+	Registerer prometheus.Registerer // of the request metrics; nil: none
+
+	// Checks are named checks of /readyz beside the server's own; those with Live set count for /livez and /healthz, too.
+	Checks []Check
+
+	// MaxInFlight and MaxMutatingInFlight are how many requests that read and that write may run at once, long-running
+	// ones (watches, connectors) apart. More are answered with 429. 0: 400 and 200; below 0: no limit.
+	MaxInFlight, MaxMutatingInFlight int
+
+	// MinWatch is how long a watch lasts at least when the client sets no timeout; it ends at random between that and
+	// twice as long. 0: 30 minutes.
+	MinWatch time.Duration
+}
+
+// Check is a part of a health check.
+type Check struct {
+	Name string // "etcd"
+	Live bool
+	Func func(ctx context.Context) error
 }
