@@ -1,0 +1,75 @@
+package containerd
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"runtime"
+	"slices"
+
+	"github.com/sirupsen/logrus"
+)
+
+// redirectLogs sends what containerd logs to log. Its informational records tell of every single request, so they become
+// debugging records here. A fatal record ends the goroutine that logs it, not the process, and is passed to fail.
+func redirectLogs(log *slog.Logger, fail func(reason string)) {
+	std := logrus.StandardLogger()
+	std.SetOutput(io.Discard)
+	std.SetFormatter(noFormat{})
+	std.SetLevel(logrus.WarnLevel)
+	if log.Enabled(context.Background(), slog.LevelDebug) {
+		std.SetLevel(logrus.InfoLevel)
+	}
+	std.ReplaceHooks(logrus.LevelHooks{})
+	std.AddHook(&logHook{log: log.With("component", "containerd"), fail: fail})
+	std.ExitFunc = func(int) { runtime.Goexit() }
+}
+
+// noFormat spares the formatting of records that go nowhere.
+type noFormat struct{}
+
+func (noFormat) Format(*logrus.Entry) ([]byte, error) { return nil, nil }
+
+// logHook passes logrus entries on to slog.
+type logHook struct {
+	log  *slog.Logger
+	fail func(reason string)
+}
+
+func (h *logHook) Levels() []logrus.Level { return logrus.AllLevels }
+
+func (h *logHook) Fire(e *logrus.Entry) error {
+	attrs := make([]slog.Attr, 0, len(e.Data))
+	for key, value := range e.Data {
+		if key == logrus.ErrorKey {
+			key = "err"
+		}
+		attrs = append(attrs, slog.Any(key, value))
+	}
+	slices.SortFunc(attrs, func(a, b slog.Attr) int {
+		if a.Key < b.Key {
+			return -1
+		}
+		return 1
+	})
+	h.log.LogAttrs(context.Background(), slogLevel(e.Level), e.Message, attrs...)
+	if e.Level <= logrus.FatalLevel {
+		reason := e.Message
+		if err, ok := e.Data[logrus.ErrorKey].(error); ok {
+			reason += ": " + err.Error()
+		}
+		h.fail(reason)
+	}
+	return nil
+}
+
+func slogLevel(level logrus.Level) slog.Level {
+	switch level {
+	case logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel:
+		return slog.LevelError
+	case logrus.WarnLevel:
+		return slog.LevelWarn
+	default:
+		return slog.LevelDebug
+	}
+}
