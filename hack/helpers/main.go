@@ -1,5 +1,5 @@
 // Command helpers builds the helper executables that proa embeds (internal/containerd/helpers) from the modules at the
-// versions in go.mod, and pause from hack/pause.c, and writes them compressed, with a manifest, into the directory that
+// versions in go.mod, the shim from cmd/containerd-shim-runc-v2, and pause from hack/pause.c, and writes them compressed, with a manifest, into the directory that
 // is embedded. It does nothing if what is there was built from the same inputs.
 //
 // Run it in the root of the repository: go run ./hack/helpers
@@ -33,7 +33,7 @@ const cniPlugins = "github.com/containernetworking/plugins/plugins/"
 
 var tools = []tool{
 	{name: helpers.Runc, pkg: "github.com/opencontainers/runc", cgo: true},
-	{name: helpers.Shim, pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"},
+	{name: helpers.Shim, pkg: "github.com/proa-k8s/proa/cmd/containerd-shim-runc-v2"},
 	{name: "bridge", pkg: cniPlugins + "main/bridge"},
 	{name: "loopback", pkg: cniPlugins + "main/loopback"},
 	{name: "host-local", pkg: cniPlugins + "ipam/host-local"},
@@ -120,7 +120,8 @@ func add(m *helpers.Manifest, path, out string) error {
 	name := filepath.Base(path)
 	sum := sha256.Sum256(data)
 	m.Files = append(m.Files, helpers.File{Name: name, Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:])})
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression))
+	// A small window keeps the memory for decompression small; it makes the file larger by a few percent.
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(1<<20))
 	if err != nil {
 		return err
 	}
@@ -166,11 +167,7 @@ func digestInputs() (string, error) {
 		}
 		h.Write(raw)
 	}
-	sources, err := filepath.Glob("hack/helpers/*.go")
-	if err != nil {
-		return "", err
-	}
-	for _, path := range append(sources, "hack/pause.c") {
+	for _, path := range []string{"hack/helpers/main.go", "hack/pause.c", "cmd/containerd-shim-runc-v2/main.go"} {
 		raw, err := os.ReadFile(path)
 		if err != nil {
 			return "", err

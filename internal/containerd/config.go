@@ -3,6 +3,7 @@ package containerd
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"os"
 	"path/filepath"
 
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
@@ -14,10 +15,11 @@ import (
 // maxShimSocketDir is the longest directory in bytes that containerd accepts for the sockets of shims.
 const maxShimSocketDir = 42
 
-// shimEnv keeps shims small: there is one for every pod, and nearly all of the time it does nothing. One processor makes
-// for fewer threads and allocation caches, the low limit makes the collector give memory back; a shim's live heap is
-// about one megabyte, so the limit is never fought for.
-var shimEnv = []string{"GOMAXPROCS=1", "GOGC=20", "GOMEMLIMIT=8MiB", "GODEBUG=madvdontneed=1"}
+// shimEnv returns the environment of shims. They pass it on to runc, which lives too briefly to need a garbage collector;
+// a shim itself sets its own limits. The shim looks for runc in PATH when it is asked what it supports.
+func shimEnv(binDir string) []string {
+	return []string{"GOGC=off", "GOMEMLIMIT=64MiB", "PATH=" + binDir + string(os.PathListSeparator) + os.Getenv("PATH")}
+}
 
 // serverConfig translates cfg to containerd's configuration (version 4, see docs/cri/config.md of containerd). Plugins
 // are configured by tables as they would be in config.toml, since their types are internal to containerd.
@@ -36,7 +38,7 @@ func serverConfig(cfg Config, host host) *srvconfig.Config {
 			"io.containerd.server.v1.ttrpc": table{"address": cfg.Address + ttrpcSuffix},
 			"io.containerd.nri.v1.nri":      table{"disable": true},
 			"io.containerd.shim.v1.manager": table{
-				"env":        shimEnv,
+				"env":        shimEnv(cfg.BinDir),
 				"socket_dir": shimSocketDir(cfg.State),
 			},
 			"io.containerd.cri.v1.images": table{

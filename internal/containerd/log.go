@@ -25,6 +25,13 @@ func redirectLogs(log *slog.Logger, fail func(reason string)) {
 	std.ExitFunc = func(int) { runtime.Goexit() }
 }
 
+// expected are warnings about what is normal here: the network is configured after the start, and few file systems know
+// fs-verity.
+var expected = map[string]bool{
+	"failed to load cni during init, please check CRI plugin status before setting up network for pods": true,
+	"failed check for fsverity support": true,
+}
+
 // noFormat spares the formatting of records that go nowhere.
 type noFormat struct{}
 
@@ -52,7 +59,11 @@ func (h *logHook) Fire(e *logrus.Entry) error {
 		}
 		return 1
 	})
-	h.log.LogAttrs(context.Background(), slogLevel(e.Level), e.Message, attrs...)
+	level := slogLevel(e.Level)
+	if expected[e.Message] {
+		level = slog.LevelDebug
+	}
+	h.log.LogAttrs(context.Background(), level, e.Message, attrs...)
 	if e.Level <= logrus.FatalLevel {
 		reason := e.Message
 		if err, ok := e.Data[logrus.ErrorKey].(error); ok {

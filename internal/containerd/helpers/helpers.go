@@ -4,6 +4,7 @@
 package helpers
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -56,7 +57,10 @@ func Read(name string) ([]byte, error) {
 	}
 	for _, f := range m.Files {
 		if f.Name == name {
-			return decompress(files, f)
+			var buf bytes.Buffer
+			buf.Grow(int(f.Size))
+			err := decompress(files, f, &buf)
+			return buf.Bytes(), err
 		}
 	}
 	return nil, fmt.Errorf("helper executable %q: %w", name, fs.ErrNotExist)
@@ -84,6 +88,7 @@ func unpack(files fs.FS, dir string) (string, error) {
 		return "", fmt.Errorf("unpacking the helper executables: %w", err)
 	}
 	var group errgroup.Group
+	group.SetLimit(4)
 	for _, f := range m.Files {
 		group.Go(func() error { return write(files, f, filepath.Join(temp, f.Name)) })
 	}
@@ -134,41 +139,35 @@ func replace(m *Manifest, temp, target string) error {
 // write decompresses f into a new executable file at path and syncs it: a rename must not become durable before the
 // contents are.
 func write(files fs.FS, f File, path string) error {
-	data, err := decompress(files, f)
-	if err != nil {
-		return err
-	}
 	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if err != nil {
 		return err
 	}
-	_, err = out.Write(data)
+	err = decompress(files, f, out)
 	return errors.Join(err, out.Chmod(0o755), out.Sync(), out.Close())
 }
 
-// decompress returns the contents of f, checked against the manifest.
-func decompress(files fs.FS, f File) ([]byte, error) {
+// decompress writes the contents of f to out and checks them against the manifest.
+func decompress(files fs.FS, f File, out io.Writer) error {
 	in, err := files.Open(f.Name + ".zst")
 	if err != nil {
-		return nil, fmt.Errorf("helper executable %s: %w", f.Name, err)
+		return fmt.Errorf("helper executable %s: %w", f.Name, err)
 	}
 	defer in.Close()
 	d, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 	if err != nil {
-		return nil, fmt.Errorf("helper executable %s: %w", f.Name, err)
+		return fmt.Errorf("helper executable %s: %w", f.Name, err)
 	}
 	defer d.Close()
-	data := make([]byte, f.Size)
-	if _, err := io.ReadFull(d, data); err != nil {
-		return nil, fmt.Errorf("decompressing helper executable %s: %w", f.Name, err)
+	digest := sha256.New()
+	n, err := io.Copy(io.MultiWriter(out, digest), io.LimitReader(d, f.Size+1))
+	if err != nil {
+		return fmt.Errorf("decompressing helper executable %s: %w", f.Name, err)
 	}
-	if n, err := d.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		return nil, fmt.Errorf("helper executable %s is longer than its manifest says", f.Name)
+	if n != f.Size || hex.EncodeToString(digest.Sum(nil)) != f.SHA256 {
+		return fmt.Errorf("helper executable %s does not match its manifest", f.Name)
 	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != f.SHA256 {
-		return nil, fmt.Errorf("helper executable %s does not match its digest", f.Name)
-	}
-	return data, nil
+	return nil
 }
 
 func syncDir(dir string) error {
