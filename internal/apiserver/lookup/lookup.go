@@ -58,7 +58,13 @@ func List[T runtime.Object](c *store.Cache) Lister[T] {
 		if err != nil {
 			return nil, err
 		}
-		return decodedAll[T](l)
+		all := make([]T, len(l.Objects))
+		for i, o := range l.Objects {
+			if all[i], err = decoded[T](o); err != nil {
+				return nil, err
+			}
+		}
+		return all, nil
 	}
 }
 
@@ -75,17 +81,6 @@ func decoded[T runtime.Object](o *store.Object) (T, error) {
 	return t, nil
 }
 
-func decodedAll[T runtime.Object](l *store.List) ([]T, error) {
-	all := make([]T, len(l.Objects))
-	for i, o := range l.Objects {
-		var err error
-		if all[i], err = decoded[T](o); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
-}
-
 // Handler keeps something in step with a cache. Its functions are called one at a time.
 type Handler[T any] struct {
 	// Replace gets the whole state: first of all, and again when events were lost.
@@ -95,48 +90,53 @@ type Handler[T any] struct {
 	Delete func(last T)
 }
 
+// retry is how long Follow waits before it tries again after it got nowhere.
+const retry = 50 * time.Millisecond
+
 // Follow tells the handler the cache's state and every change of it until the context ends, whose error it returns.
+// An object that can't be decoded is left out, with an error in the log.
 func Follow[T runtime.Object](ctx context.Context, log *slog.Logger, c *store.Cache, h Handler[T]) error {
-	rev := int64(0)
+	f := follower[T]{log: log, cache: c, handler: h}
 	for {
-		err := follow(ctx, c, h, &rev)
+		before := f.rev
+		err := f.run(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, store.ErrStopped):
-			continue // too slow, or the cache started anew: go on after the last event
+		case errors.Is(err, store.ErrStopped): // too slow, or the cache started anew: go on after the last event
+			if f.rev > before {
+				continue
+			}
 		case errors.Is(err, store.ErrExpired):
-			rev = 0
+			f.rev = 0
 			continue
+		default:
+			log.Error("following the store failed, starting again", "type", fmt.Sprintf("%T", *new(T)), "error", err)
+			f.rev = 0
 		}
-		log.Error("following the store failed, starting again", "type", fmt.Sprintf("%T", *new(T)), "error", err)
-		rev = 0
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(time.Second):
+		case <-time.After(retry):
 		}
 	}
 }
 
-// follow runs one watch from revision *rev on, or from the whole state when that is 0.
-func follow[T runtime.Object](ctx context.Context, c *store.Cache, h Handler[T], rev *int64) error {
-	if *rev == 0 {
-		if err := c.WaitReady(ctx); err != nil {
+type follower[T runtime.Object] struct {
+	log     *slog.Logger
+	cache   *store.Cache
+	handler Handler[T]
+	rev     int64 // everything up to here was told; 0: nothing
+}
+
+// run is one watch, from the last revision or from the whole state.
+func (f *follower[T]) run(ctx context.Context) error {
+	if f.rev == 0 {
+		if err := f.replace(ctx); err != nil {
 			return err
 		}
-		l, err := c.List(ctx, store.ListOptions{Match: store.MatchNotOlder})
-		if err != nil {
-			return err
-		}
-		all, err := decodedAll[T](l)
-		if err != nil {
-			return err
-		}
-		h.Replace(all)
-		*rev = l.Rev
 	}
-	w, err := c.Watch(ctx, store.WatchOptions{Rev: *rev})
+	w, err := f.cache.Watch(ctx, store.WatchOptions{Rev: f.rev})
 	if err != nil {
 		return err
 	}
@@ -147,19 +147,48 @@ func follow[T runtime.Object](ctx context.Context, c *store.Cache, h Handler[T],
 			return err
 		}
 		for _, e := range events {
-			if e.Type == store.Bookmark || e.Type == store.InitialEnd {
-				continue
-			}
-			obj, err := decoded[T](e.Object)
-			if err != nil {
-				return err
-			}
-			if e.Type == store.Deleted {
-				h.Delete(obj)
-			} else {
-				h.Set(obj)
-			}
-			*rev = e.Rev
+			f.tell(e)
+			f.rev = e.Rev
 		}
 	}
+}
+
+func (f *follower[T]) replace(ctx context.Context) error {
+	if err := f.cache.WaitReady(ctx); err != nil {
+		return err
+	}
+	l, err := f.cache.List(ctx, store.ListOptions{Match: store.MatchNotOlder})
+	if err != nil {
+		return err
+	}
+	all := make([]T, 0, len(l.Objects))
+	for _, o := range l.Objects {
+		if obj, ok := f.decode(o); ok {
+			all = append(all, obj)
+		}
+	}
+	f.handler.Replace(all)
+	f.rev = l.Rev
+	return nil
+}
+
+func (f *follower[T]) tell(e store.Event) {
+	switch e.Type {
+	case store.Added, store.Modified:
+		if obj, ok := f.decode(e.Object); ok {
+			f.handler.Set(obj)
+		}
+	case store.Deleted:
+		if obj, ok := f.decode(e.Object); ok {
+			f.handler.Delete(obj)
+		}
+	}
+}
+
+func (f *follower[T]) decode(o *store.Object) (T, bool) {
+	obj, err := decoded[T](o)
+	if err != nil {
+		f.log.Error("an object in the store can't be used", "error", err)
+	}
+	return obj, err == nil
 }
