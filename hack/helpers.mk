@@ -1,5 +1,11 @@
 # The helper executables that proa embeds. The root Makefile includes this file.
 
-.PHONY: helpers
-helpers: ## build the helper executables (runc, shim, CNI plugins, pause) that are embedded
+HELPERS := internal/containerd/helpers/embedded/manifest.json
+
+# The program looks itself whether anything that matters has changed.
+$(HELPERS): build/.deps go.mod hack/pause.c $(wildcard hack/helpers/*.go cmd/containerd-shim-runc-v2/*.go)
 	$(GO) run ./hack/helpers
+	@touch $@
+
+.PHONY: helpers
+helpers: $(HELPERS) ## build the helper executables (runc, shim, CNI plugins, pause) that are embedded
