@@ -1,0 +1,59 @@
+package criconfig
+
+import "strings"
+
+// Expand replaces references $(NAME) by the value that the first of the sets has; one that none has stays as it is, and $$
+// stands for $, so that $$(NAME) is not a reference.
+func Expand(s string, sets ...map[string]string) string {
+	if !strings.Contains(s, "$") {
+		return s
+	}
+	var b strings.Builder
+	for {
+		i := strings.IndexByte(s, '$')
+		if i < 0 || i == len(s)-1 {
+			b.WriteString(s)
+			return b.String()
+		}
+		b.WriteString(s[:i])
+		s = s[i+1:]
+		switch s[0] {
+		case '$':
+			b.WriteByte('$')
+			s = s[1:]
+		case '(':
+			end := strings.IndexByte(s, ')')
+			if end < 0 {
+				b.WriteString("$(")
+				s = s[1:]
+				continue
+			}
+			name := s[1:end]
+			s = s[end+1:]
+			if value, ok := lookup(name, sets); ok {
+				b.WriteString(value)
+			} else {
+				b.WriteString("$(" + name + ")")
+			}
+		default:
+			b.WriteByte('$')
+		}
+	}
+}
+
+func lookup(name string, sets []map[string]string) (string, bool) {
+	for _, set := range sets {
+		if v, ok := set[name]; ok {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+func expandAll(list []string, values map[string]string) []string {
+	out := make([]string, 0, len(list))
+	for _, s := range list {
+		out = append(out, Expand(s, values))
+	}
+	return out
+}
