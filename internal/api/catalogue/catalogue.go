@@ -11,7 +11,14 @@ import (
 func Builtin() []*api.Resource {
 	return []*api.Resource{
 		core.ConfigMap(),
+		core.Endpoints(),
+		core.Event(),
 		core.Namespace(),
+		core.Node(),
+		core.Pod(),
+		core.PodTemplate(),
 		core.Secret(),
+		core.Service(),
+		core.ServiceAccount(),
 	}
 }
