@@ -15,7 +15,7 @@ import (
 
 // Media types of requests and answers, in the order of upstream's documents.
 var (
-	bodyTypes  = []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"}[:3]
+	bodyTypes  = []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
 	watchTypes = append(slices.Clone(bodyTypes), "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch")
 	patchTypes = []string{"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"}
 )
@@ -137,6 +137,9 @@ func (b *routeBuilder) operation(verb, suffix string) string {
 func (b *routeBuilder) add(r route) {
 	if r.produces == nil {
 		r.produces = bodyTypes
+	}
+	if r.consumes == nil {
+		r.consumes = []string{"*/*"}
 	}
 	b.c.routes = append(b.c.routes, &r)
 }
