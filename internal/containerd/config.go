@@ -3,7 +3,6 @@ package containerd
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"os"
 	"path/filepath"
 
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
@@ -15,11 +14,9 @@ import (
 // maxShimSocketDir is the longest directory in bytes that containerd accepts for the sockets of shims.
 const maxShimSocketDir = 42
 
-// shimEnv returns the environment of shims. They pass it on to runc, which lives too briefly to need a garbage collector;
-// a shim itself sets its own limits. The shim looks for runc in PATH when it is asked what it supports.
-func shimEnv(binDir string) []string {
-	return []string{"GOGC=off", "GOMEMLIMIT=64MiB", "PATH=" + binDir + string(os.PathListSeparator) + os.Getenv("PATH")}
-}
+// shimEnv is added to the environment of shims. They pass it on to runc, which lives too briefly to need a garbage
+// collector; a shim itself sets its own limits.
+var shimEnv = []string{"GOGC=off", "GOMEMLIMIT=64MiB"}
 
 // serverConfig translates cfg to containerd's configuration (version 4, see docs/cri/config.md of containerd). Plugins
 // are configured by tables as they would be in config.toml, since their types are internal to containerd.
@@ -38,7 +35,7 @@ func serverConfig(cfg Config, host host) *srvconfig.Config {
 			"io.containerd.server.v1.ttrpc": table{"address": cfg.Address + ttrpcSuffix},
 			"io.containerd.nri.v1.nri":      table{"disable": true},
 			"io.containerd.shim.v1.manager": table{
-				"env":        shimEnv(cfg.BinDir),
+				"env":        shimEnv,
 				"socket_dir": shimSocketDir(cfg.State),
 			},
 			"io.containerd.cri.v1.images": table{

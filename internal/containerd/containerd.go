@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -115,6 +116,11 @@ func Start(ctx context.Context, cfg Config) (_ *Instance, err error) {
 	if in.lock, err = lockDir(cfg.Root); err != nil {
 		return nil, err
 	}
+	// containerd looks for the shim in PATH when it connects to one that an earlier process started, and the shim looks
+	// for runc there when it is asked what it supports.
+	if err := prependPath(in.cfg.BinDir); err != nil {
+		return nil, err
+	}
 	redirectLogs(cfg.Log, in.fail)
 	if err := in.serve(ctx, life); err != nil {
 		return nil, err
@@ -194,6 +200,18 @@ func cleanTempMounts(root string) error {
 	}
 	warnings, err := mount.CleanupTempMounts(0)
 	return errors.Join(append(warnings, err)...)
+}
+
+// prependPath puts dir first in the PATH of the process, which shims inherit.
+func prependPath(dir string) error {
+	old := os.Getenv("PATH")
+	if first, _, _ := strings.Cut(old, string(os.PathListSeparator)); first == dir {
+		return nil
+	}
+	if err := os.Setenv("PATH", dir+string(os.PathListSeparator)+old); err != nil {
+		return fmt.Errorf("putting %s into PATH: %w", dir, err)
+	}
+	return nil
 }
 
 // lockDir keeps a second process out of root: the database in it would block it for ever without a word.
