@@ -254,7 +254,7 @@ func (r runner) next(ctx context.Context, m *metrics) bool {
 		return true
 	case ctx.Err() != nil:
 		return true
-	case apierrors.IsConflict(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+	case apierrors.IsConflict(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause), errors.Is(err, ErrStale):
 		r.env.Log.Debug("trying again", "key", key, "err", err)
 	default:
 		r.env.Log.Warn("trying again", "key", key, "err", err)
@@ -272,6 +272,9 @@ func (r runner) try(ctx context.Context, key string) (err error) {
 	}()
 	return r.sync(ctx, key)
 }
+
+// ErrStale is for a Sync to return when the informers don't show its own writes yet: it is called again a little later.
+var ErrStale = errors.New("the informers do not show the last writes yet")
 
 // ErrLostLeadership is returned by Run when another manager has taken over.
 var ErrLostLeadership = errors.New("the leadership was lost")

@@ -20,14 +20,14 @@ const shownEndpoints = 3
 
 // Endpoints describes endpoints, the deprecated predecessor of EndpointSlice.
 func Endpoints() *api.Resource {
-	r := api.Define[corev1.Endpoints, corev1.EndpointsList](corev1.SchemeGroupVersion, api.Resource{
+	return api.Define[corev1.Endpoints, corev1.EndpointsList](corev1.SchemeGroupVersion, api.Resource{
 		Plural: "endpoints", Singular: "endpoints", Kind: "Endpoints", ShortNames: []string{"ep"},
 		Namespaced: true,
 		Prefix:     "services/endpoints",
 		Strategy: api.Typed[*corev1.Endpoints]{
 			Default:       defaultEndpoints,
-			PrepareCreate: func(_ context.Context, ep *corev1.Endpoints) { ep.Subsets = repackSubsets(ep.Subsets) },
-			PrepareUpdate: func(_ context.Context, ep, _ *corev1.Endpoints) { ep.Subsets = repackSubsets(ep.Subsets) },
+			PrepareCreate: func(_ context.Context, ep *corev1.Endpoints) { ep.Subsets = RepackSubsets(ep.Subsets) },
+			PrepareUpdate: func(_ context.Context, ep, _ *corev1.Endpoints) { ep.Subsets = RepackSubsets(ep.Subsets) },
 			Validate: func(_ context.Context, ep *corev1.Endpoints) field.ErrorList {
 				return validateEndpointSubsets(ep.Subsets, nil)
 			},
@@ -49,8 +49,6 @@ func Endpoints() *api.Resource {
 			return []any{ep.Name, endpointsCell(ep.Subsets), api.Since(ep.CreationTimestamp)}
 		}),
 	})
-	r.Versions[0].Deprecated = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
-	return r
 }
 
 func defaultEndpoints(ep *corev1.Endpoints) {

@@ -51,10 +51,10 @@ type packedAddress struct {
 	ready   map[portKey]bool
 }
 
-// repackSubsets brings subsets into the canonical form: addresses that have the same set of ports are in one subset, an
+// RepackSubsets brings subsets into the canonical form: addresses that have the same set of ports are in one subset, an
 // address that is given as both ready and not ready on a port is not ready, and everything is sorted. So the same
 // endpoints always look the same.
-func repackSubsets(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
+func RepackSubsets(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
 	if len(subsets) == 0 {
 		return subsets
 	}
