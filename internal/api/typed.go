@@ -2,12 +2,14 @@ package api
 
 import (
 	"context"
+	"reflect"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/endpoints/deprecation"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
@@ -37,8 +39,22 @@ func Define[T, L any, P Object[T], PL Object[L]](hub schema.GroupVersion, r Reso
 	}
 	r.Hub = hub
 	r.New, r.NewList = New[T, P](), New[L, PL]()
-	r.Versions = append([]Version{{GroupVersion: hub, New: r.New, NewList: r.NewList}}, r.Versions...)
+	r.Versions = append([]Version{{
+		GroupVersion: hub, New: r.New, NewList: r.NewList, Deprecated: deprecationOf(hub, r.New()),
+	}}, r.Versions...)
 	return &r
+}
+
+// The release of Kubernetes whose API this is: what is deprecated later is not yet warned of.
+const releaseMajor, releaseMinor = 1, 37
+
+// deprecationOf gives the warning that k8s.io/api's types carry the facts of, "" if there is nothing to warn of.
+func deprecationOf(gv schema.GroupVersion, obj runtime.Object) string {
+	if !deprecation.IsDeprecated(obj, releaseMajor, releaseMinor) {
+		return ""
+	}
+	obj.GetObjectKind().SetGroupVersionKind(gv.WithKind(reflect.TypeOf(obj).Elem().Name()))
+	return deprecation.WarningMessage(obj)
 }
 
 // DefineVirtual is Define for a resource that is never stored and has no list: the reviews of authentication and
@@ -59,6 +75,7 @@ func NewVersion[V, L, H any, PV Object[V], PL Object[L], PH Object[H]](
 		GroupVersion: gv,
 		New:          New[V, PV](),
 		NewList:      New[L, PL](),
+		Deprecated:   deprecationOf(gv, PV(new(V))),
 		ToHub:        func(in, out runtime.Object) error { return toHub(in.(PV), out.(PH)) },
 		FromHub:      func(in, out runtime.Object) error { return fromHub(in.(PH), out.(PV)) },
 	}

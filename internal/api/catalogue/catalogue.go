@@ -4,6 +4,7 @@ package catalogue
 
 import (
 	"github.com/proa-k8s/proa/internal/api"
+	"github.com/proa-k8s/proa/internal/api/apps"
 	"github.com/proa-k8s/proa/internal/api/core"
 )
 
@@ -20,5 +21,8 @@ func Builtin() []*api.Resource {
 		core.Secret(),
 		core.Service(),
 		core.ServiceAccount(),
+
+		apps.Deployment(),
+		apps.ReplicaSet(),
 	}
 }

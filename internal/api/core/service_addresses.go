@@ -263,7 +263,7 @@ func warnService(_ context.Context, svc, old *corev1.Service) []string {
 	for i, ip := range spec.ExternalIPs {
 		warnings = append(warnings, validation.GetWarningsForIP(path.Child("externalIPs").Index(i), ip)...)
 	}
-	if spec.LoadBalancerIP != "" {
+	if netutils.ParseIPSloppy(spec.LoadBalancerIP) != nil { // the field is not validated
 		warnings = append(warnings, validation.GetWarningsForIP(path.Child("loadBalancerIP"), spec.LoadBalancerIP)...)
 	}
 	for i, cidr := range spec.LoadBalancerSourceRanges {
