@@ -22,6 +22,8 @@ var (
 	ErrGuard = errors.New("a guard of the transaction did not hold")
 	// ErrExpired says that the revision asked for is compacted, or out of the watch window (410 Gone).
 	ErrExpired = errors.New("revision is too old")
+	// ErrTooLarge says that etcd refuses an object or a transaction because of its size (1.5 MB).
+	ErrTooLarge = errors.New("object is too large to be stored")
 	// ErrFuture says that a revision asked for lies in the future and was not reached in time (504, "Too large
 	// resource version").
 	ErrFuture = errors.New("revision is not reached yet")
@@ -85,9 +87,9 @@ type Match uint8
 
 // The ways to match a revision, as the API conventions define them.
 const (
-	MatchLatest      Match = iota // as new as the store: rev unset
-	MatchNotOlder                 // from the cache, at least as new as Rev; Rev 0 means any
-	MatchExact                    // the state at Rev, from etcd when the cache doesn't have it
+	MatchLatest   Match = iota // as new as the store: rev unset
+	MatchNotOlder              // from the cache, at least as new as Rev; Rev 0 means any
+	MatchExact                 // the state at Rev, from etcd when the cache doesn't have it
 )
 
 // ListOptions select what is listed.

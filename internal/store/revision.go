@@ -1,0 +1,178 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	// futureTimeout is how long a request waits for a revision that a client names.
+	futureTimeout = 3 * time.Second
+	// lagTimeout is how long a request waits for the caches to catch up with etcd.
+	lagTimeout = 10 * time.Second
+	// progressAfter is how long the feed may take to deliver a revision before etcd is asked whether there is anything
+	// to deliver: a revision that touched nothing below the root is not delivered otherwise.
+	progressAfter = 5 * time.Millisecond
+)
+
+// Rev returns the present revision of etcd: every write that was acknowledged before the call has it or a lower one.
+func (s *Store) Rev(ctx context.Context) (int64, error) {
+	if s.options.Rev != nil {
+		return s.options.Rev(ctx)
+	}
+	return s.revs.read(ctx, func(ctx context.Context) (int64, error) {
+		defer s.metrics.observe("get", "revision", time.Now())
+		resp, err := s.client.Get(ctx, root, clientv3.WithCountOnly())
+		if err != nil {
+			return 0, fmt.Errorf("reading etcd's revision: %w", err)
+		}
+		return resp.Header.Revision, nil
+	})
+}
+
+// revReader lets all who ask for the revision while a request is on its way share the next one. (The one on its way
+// may have read the revision before they asked.)
+type revReader struct {
+	mu      sync.Mutex
+	running bool
+	next    *revRead
+}
+
+type revRead struct {
+	done chan struct{}
+	rev  int64
+	err  error
+}
+
+func (r *revReader) read(ctx context.Context, get func(context.Context) (int64, error)) (int64, error) {
+	r.mu.Lock()
+	if r.next == nil {
+		r.next = &revRead{done: make(chan struct{})}
+	}
+	mine := r.next
+	if !r.running {
+		r.running = true
+		go r.run(get)
+	}
+	r.mu.Unlock()
+	select {
+	case <-mine.done:
+		return mine.rev, mine.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// run reads until nobody waits. It ends by itself: each read is bounded in time.
+func (r *revReader) run(get func(context.Context) (int64, error)) {
+	for {
+		r.mu.Lock()
+		cur := r.next
+		r.next = nil
+		if cur == nil {
+			r.running = false
+			r.mu.Unlock()
+			return
+		}
+		r.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), lagTimeout)
+		cur.rev, cur.err = get(ctx)
+		cancel()
+		close(cur.done)
+	}
+}
+
+// waiters are those who wait for the feed to reach a revision.
+type waiters struct {
+	mu   sync.Mutex
+	list []waiter
+}
+
+type waiter struct {
+	rev int64
+	ch  chan struct{}
+}
+
+// setFed announces that all caches have seen everything up to rev.
+func (s *Store) setFed(rev int64) {
+	if rev <= s.fed.Load() {
+		return
+	}
+	w := &s.waiters
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s.fed.Store(rev)
+	rest := w.list[:0]
+	for _, x := range w.list {
+		if x.rev <= rev {
+			close(x.ch)
+		} else {
+			rest = append(rest, x)
+		}
+	}
+	clear(w.list[len(rest):])
+	w.list = rest
+}
+
+// waitFed waits until all caches have seen rev. After the timeout it fails with ErrFuture.
+func (s *Store) waitFed(ctx context.Context, rev int64, timeout time.Duration) error {
+	if s.fed.Load() >= rev {
+		return nil
+	}
+	w := &s.waiters
+	w.mu.Lock()
+	if s.fed.Load() >= rev {
+		w.mu.Unlock()
+		return nil
+	}
+	mine := waiter{rev, make(chan struct{})}
+	w.list = append(w.list, mine)
+	w.mu.Unlock()
+	defer w.drop(mine.ch)
+
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	progress := time.NewTimer(progressAfter)
+	defer progress.Stop()
+	for {
+		select {
+		case <-mine.ch:
+			return nil
+		case <-progress.C:
+			if err := s.client.RequestProgress(s.ctx); err != nil {
+				s.log.Debug("Asking etcd for the progress of the watch", "err", err)
+			}
+			progress.Reset(futureTimeout / 4)
+		case <-deadline.C:
+			return fmt.Errorf("waiting for revision %d, present is %d: %w", rev, s.fed.Load(), ErrFuture)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.ctx.Done():
+			return ErrStopped
+		}
+	}
+}
+
+func (w *waiters) drop(ch chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.list {
+		if w.list[i].ch == ch {
+			w.list = append(w.list[:i], w.list[i+1:]...)
+			return
+		}
+	}
+}
+
+// waitLatest waits until the caches are as new as etcd is now.
+func (s *Store) waitLatest(ctx context.Context) error {
+	rev, err := s.Rev(ctx)
+	if err != nil {
+		return err
+	}
+	return s.waitFed(ctx, rev, lagTimeout)
+}

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+)
+
+// The field selectors that every resource has.
+const (
+	fieldName      = "metadata.name"
+	fieldNamespace = "metadata.namespace"
+)
+
+// matcher is a namespace and selectors, taken apart: what can be answered without looking at an object comes first.
+type matcher struct {
+	none      bool   // nothing matches
+	namespace string // empty: all
+	name      string // empty: all
+	labels    labels.Selector
+	fields    []fields.Requirement // those that need more than the key
+	exact     []indexKeyValue      // requirements of one certain value, which an index can answer
+}
+
+func newMatcher(namespaced bool, namespace string, ls labels.Selector, fs fields.Selector) *matcher {
+	m := &matcher{namespace: namespace}
+	if !namespaced {
+		m.namespace = ""
+	}
+	if ls != nil && !ls.Empty() {
+		m.labels = ls
+		reqs, selectable := ls.Requirements()
+		m.none = !selectable
+		for _, r := range reqs {
+			if op := r.Operator(); op == selection.Equals || op == selection.DoubleEquals || op == selection.In {
+				if v := r.ValuesUnsorted(); len(v) == 1 {
+					m.exact = append(m.exact, indexKeyValue{indexKey{label: true, name: r.Key()}, v[0]})
+				}
+			}
+		}
+	}
+	if fs == nil || fs.Empty() {
+		return m
+	}
+	reqs := fs.Requirements()
+	if len(reqs) == 0 {
+		m.none = true // fields.Nothing
+	}
+	for _, r := range reqs {
+		m.addField(r, namespaced)
+	}
+	return m
+}
+
+func (m *matcher) addField(r fields.Requirement, namespaced bool) {
+	if r.Operator != selection.NotEquals {
+		switch {
+		case r.Field == fieldName:
+			m.none = m.none || r.Value == "" || m.name != "" && m.name != r.Value
+			m.name = r.Value
+			return
+		case r.Field == fieldNamespace && namespaced:
+			m.none = m.none || r.Value == "" || m.namespace != "" && m.namespace != r.Value
+			m.namespace = r.Value
+			return
+		}
+		m.exact = append(m.exact, indexKeyValue{indexKey{name: r.Field}, r.Value})
+	}
+	m.fields = append(m.fields, r)
+}
+
+// everything says that all objects match.
+func (m *matcher) everything() bool {
+	return !m.none && m.namespace == "" && m.name == "" && m.labels == nil && len(m.fields) == 0
+}
+
+// selects says whether anything but the namespace is asked for.
+func (m *matcher) selects() bool {
+	return m.none || m.name != "" || m.labels != nil || len(m.fields) > 0
+}
+
+func (m *matcher) matches(v *view) (bool, error) {
+	if m.none || m.namespace != "" && v.o.Namespace != m.namespace || m.name != "" && v.o.Name != m.name {
+		return false, nil
+	}
+	if m.labels != nil && !m.labels.Matches(v.o.labels) {
+		return false, nil
+	}
+	for i := range m.fields {
+		r := &m.fields[i]
+		value, err := v.field(r.Field)
+		if err != nil {
+			return false, err
+		}
+		if (value == r.Value) == (r.Operator == selection.NotEquals) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// view is an object being looked at by selectors. It decodes the object at most once, and only for fields that no index
+// has.
+type view struct {
+	o   *Object
+	set fields.Set
+	err error
+}
+
+func (v *view) field(name string) (string, error) {
+	switch name {
+	case fieldName:
+		return v.o.Name, nil
+	case fieldNamespace:
+		return v.o.Namespace, nil
+	}
+	if value, ok := v.o.indexedField(indexKey{name: name}); ok {
+		return value, nil
+	}
+	if v.set == nil && v.err == nil {
+		v.set, v.err = v.o.fields()
+	}
+	return v.set[name], v.err
+}
+
+// fields decodes the object, if nobody holds it decoded, and returns its fields.
+func (o *Object) fields() (fields.Set, error) {
+	obj, err := o.Decoded()
+	if err != nil {
+		return nil, err
+	}
+	set := fields.Set{}
+	if f := o.cache.resource.Fields; f != nil {
+		if got := f(obj); got != nil {
+			set = got
+		}
+	}
+	return set, nil
+}
