@@ -2,8 +2,6 @@ package apps
 
 import (
 	"context"
-	"strconv"
-	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	appsv1beta1 "k8s.io/api/apps/v1beta1"
@@ -12,10 +10,11 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/utils/ptr"
+
+	"github.com/proa-k8s/proa/internal/api"
 )
 
 func validateDeployment(_ context.Context, d *appsv1.Deployment) field.ErrorList {
@@ -44,26 +43,22 @@ func selectorMayChange(ctx context.Context) bool {
 }
 
 func validateDeploymentSpec(spec *appsv1.DeploymentSpec, old *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
-	errs := validateNonNegative(int64(ptr.Deref(spec.Replicas, 1)), path.Child("replicas"))
+	errs := api.ValidateNonNegative(path.Child("replicas"), ptr.Deref(spec.Replicas, 1))
 	errs = append(errs, validateSelector(spec.Selector, "deployment", path.Child("selector"))...)
 	errs = append(errs, validateTemplate(&spec.Template, old, spec.Selector, path.Child("template"))...)
 	errs = append(errs, validateDeploymentStrategy(&spec.Strategy, path.Child("strategy"))...)
-	errs = append(errs, validateNonNegative(int64(spec.MinReadySeconds), path.Child("minReadySeconds"))...)
+	errs = append(errs, api.ValidateNonNegative(path.Child("minReadySeconds"), spec.MinReadySeconds)...)
 	if limit := spec.RevisionHistoryLimit; limit != nil {
-		errs = append(errs, validateNonNegative(int64(*limit), path.Child("revisionHistoryLimit"))...)
+		errs = append(errs, api.ValidateNonNegative(path.Child("revisionHistoryLimit"), *limit)...)
 	}
 	if deadline := spec.ProgressDeadlineSeconds; deadline != nil {
 		at := path.Child("progressDeadlineSeconds")
-		errs = append(errs, validateNonNegative(int64(*deadline), at)...)
+		errs = append(errs, api.ValidateNonNegative(at, *deadline)...)
 		if *deadline <= spec.MinReadySeconds {
 			errs = append(errs, field.Invalid(at, *deadline, "must be greater than minReadySeconds"))
 		}
 	}
 	return errs
-}
-
-func validateNonNegative(value int64, path *field.Path) field.ErrorList {
-	return apivalidation.ValidateNonnegativeField(value, path)
 }
 
 func validateDeploymentStrategy(strategy *appsv1.DeploymentStrategy, path *field.Path) field.ErrorList {
@@ -87,63 +82,35 @@ func validateDeploymentStrategy(strategy *appsv1.DeploymentStrategy, path *field
 
 func validateRollingUpdate(rolling *appsv1.RollingUpdateDeployment, path *field.Path) field.ErrorList {
 	unavailable, surge := ptr.Deref(rolling.MaxUnavailable, intstr.IntOrString{}), ptr.Deref(rolling.MaxSurge, intstr.IntOrString{})
-	errs := validateIntOrPercent(unavailable, path.Child("maxUnavailable"))
-	errs = append(errs, validateIntOrPercent(surge, path.Child("maxSurge"))...)
+	errs := api.ValidateIntOrPercent(path.Child("maxUnavailable"), unavailable)
+	errs = append(errs, api.ValidateIntOrPercent(path.Child("maxSurge"), surge)...)
 	if intOrPercentValue(unavailable) == 0 && intOrPercentValue(surge) == 0 {
 		errs = append(errs, field.Invalid(path.Child("maxUnavailable"), unavailable, "may not be 0 when `maxSurge` is 0"))
 	}
-	return append(errs, validateAtMostAll(unavailable, path.Child("maxUnavailable"))...)
-}
-
-// validateIntOrPercent demands a number that is not negative, or a percentage.
-func validateIntOrPercent(value intstr.IntOrString, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if value.Type == intstr.Int {
-		return validateNonNegative(int64(value.IntValue()), path)
-	}
-	for _, msg := range validation.IsValidPercent(value.StrVal) {
-		errs = append(errs, field.Invalid(path, value, msg))
-	}
-	return errs
-}
-
-func percentOf(value intstr.IntOrString) (int, bool) {
-	number, ok := strings.CutSuffix(value.StrVal, "%")
-	if value.Type != intstr.String || !ok {
-		return 0, false
-	}
-	percent, err := strconv.Atoi(number)
-	return percent, err == nil
+	return append(errs, api.ValidateAtMostAll(path.Child("maxUnavailable"), unavailable)...)
 }
 
 func intOrPercentValue(value intstr.IntOrString) int {
-	if percent, ok := percentOf(value); ok {
+	if percent, ok := api.PercentOf(value); ok {
 		return percent
 	}
 	return value.IntValue()
 }
 
-func validateAtMostAll(value intstr.IntOrString, path *field.Path) field.ErrorList {
-	if percent, ok := percentOf(value); ok && percent > 100 {
-		return field.ErrorList{field.Invalid(path, value, "must not be greater than 100%")}
-	}
-	return nil
-}
-
 func validateDeploymentStatusUpdate(_ context.Context, d, old *appsv1.Deployment) field.ErrorList {
 	status, path := &d.Status, field.NewPath("status")
-	errs := validateNonNegative(status.ObservedGeneration, path.Child("observedGeneration"))
+	errs := api.ValidateNonNegative(path.Child("observedGeneration"), status.ObservedGeneration)
 	errs = append(errs, validateCounts(path, count{"replicas", status.Replicas},
 		count{"updatedReplicas", status.UpdatedReplicas},
 		count{"readyReplicas", status.ReadyReplicas},
 		count{"availableReplicas", status.AvailableReplicas})...)
-	errs = append(errs, validateNonNegative(int64(status.UnavailableReplicas), path.Child("unavailableReplicas"))...)
-	errs = append(errs, validateNonNegative(int64(ptr.Deref(status.TerminatingReplicas, 0)), path.Child("terminatingReplicas"))...)
+	errs = append(errs, api.ValidateNonNegative(path.Child("unavailableReplicas"), status.UnavailableReplicas)...)
+	errs = append(errs, api.ValidateNonNegative(path.Child("terminatingReplicas"), ptr.Deref(status.TerminatingReplicas, 0))...)
 	if status.AvailableReplicas > status.ReadyReplicas {
 		errs = append(errs, field.Invalid(path.Child("availableReplicas"), status.AvailableReplicas, "cannot be greater than readyReplicas"))
 	}
 	if collisions := status.CollisionCount; collisions != nil {
-		errs = append(errs, validateNonNegative(int64(*collisions), path.Child("collisionCount"))...)
+		errs = append(errs, api.ValidateNonNegative(path.Child("collisionCount"), *collisions)...)
 	}
 	if ptr.Deref(status.CollisionCount, 0) < ptr.Deref(old.Status.CollisionCount, 0) {
 		errs = append(errs, field.Invalid(path.Child("collisionCount"), ptr.Deref(status.CollisionCount, 0), "cannot be decremented"))

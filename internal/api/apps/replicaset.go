@@ -105,8 +105,8 @@ func replicaSetRow(rs *appsv1.ReplicaSet) []any {
 }
 
 func validateReplicaSetSpec(spec *appsv1.ReplicaSetSpec, old *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
-	errs := validateNonNegative(int64(ptr.Deref(spec.Replicas, 1)), path.Child("replicas"))
-	errs = append(errs, validateNonNegative(int64(spec.MinReadySeconds), path.Child("minReadySeconds"))...)
+	errs := api.ValidateNonNegative(path.Child("replicas"), ptr.Deref(spec.Replicas, 1))
+	errs = append(errs, api.ValidateNonNegative(path.Child("minReadySeconds"), spec.MinReadySeconds)...)
 	errs = append(errs, validateSelector(spec.Selector, "deployment", path.Child("selector"))...)
 	return append(errs, validateTemplate(&spec.Template, old, spec.Selector, path.Child("template"))...)
 }
@@ -125,8 +125,8 @@ func validateReplicaSetStatusUpdate(_ context.Context, rs, _ *appsv1.ReplicaSet)
 		count{"fullyLabeledReplicas", status.FullyLabeledReplicas},
 		count{"readyReplicas", status.ReadyReplicas},
 		count{"availableReplicas", status.AvailableReplicas})
-	errs = append(errs, validateNonNegative(int64(ptr.Deref(status.TerminatingReplicas, 0)), path.Child("terminatingReplicas"))...)
-	errs = append(errs, validateNonNegative(status.ObservedGeneration, path.Child("observedGeneration"))...)
+	errs = append(errs, api.ValidateNonNegative(path.Child("terminatingReplicas"), ptr.Deref(status.TerminatingReplicas, 0))...)
+	errs = append(errs, api.ValidateNonNegative(path.Child("observedGeneration"), status.ObservedGeneration)...)
 	if status.AvailableReplicas > status.ReadyReplicas {
 		errs = append(errs, field.Invalid(path.Child("availableReplicas"), status.AvailableReplicas, "cannot be greater than readyReplicas"))
 	}

@@ -102,9 +102,9 @@ type count struct {
 
 // validateCounts checks that all counts of a status are not negative and not greater than limit, the first of them.
 func validateCounts(path *field.Path, limit count, counts ...count) field.ErrorList {
-	errs := validateNonNegative(int64(limit.value), path.Child(limit.name))
+	errs := api.ValidateNonNegative(path.Child(limit.name), limit.value)
 	for _, c := range counts {
-		errs = append(errs, validateNonNegative(int64(c.value), path.Child(c.name))...)
+		errs = append(errs, api.ValidateNonNegative(path.Child(c.name), c.value)...)
 		if c.value > limit.value {
 			errs = append(errs, field.Invalid(path.Child(c.name), c.value, "cannot be greater than status."+limit.name))
 		}

@@ -112,10 +112,10 @@ func validateEndpointSubsets(subsets []corev1.EndpointSubset, oldIPs []string) f
 func validateEndpointAddress(address *corev1.EndpointAddress, path *field.Path, oldIPs []string) field.ErrorList {
 	errs := validation.IsValidIPForLegacyField(path.Child("ip"), address.IP, true, oldIPs)
 	if address.Hostname != "" {
-		errs = append(errs, invalidAll(path.Child("hostname"), address.Hostname, validation.IsDNS1123Label(address.Hostname))...)
+		errs = append(errs, api.InvalidAll(path.Child("hostname"), address.Hostname, validation.IsDNS1123Label(address.Hostname))...)
 	}
 	if address.NodeName != nil {
-		errs = append(errs, invalidAll(path.Child("nodeName"), *address.NodeName, validation.IsDNS1123Subdomain(*address.NodeName))...)
+		errs = append(errs, api.InvalidAll(path.Child("nodeName"), *address.NodeName, validation.IsDNS1123Subdomain(*address.NodeName))...)
 	}
 	if len(errs) > 0 {
 		return errs
@@ -150,22 +150,13 @@ func validateEndpointPort(port *corev1.EndpointPort, requireName bool, path *fie
 	if requireName && port.Name == "" {
 		errs = append(errs, field.Required(path.Child("name"), ""))
 	} else if port.Name != "" {
-		errs = append(errs, invalidAll(path.Child("name"), port.Name, validation.IsDNS1123Label(port.Name))...)
+		errs = append(errs, api.InvalidAll(path.Child("name"), port.Name, validation.IsDNS1123Label(port.Name))...)
 	}
-	errs = append(errs, invalidAll(path.Child("port"), port.Port, validation.IsValidPortNum(int(port.Port)))...)
-	errs = append(errs, validateEnum(path.Child("protocol"), port.Protocol,
+	errs = append(errs, api.InvalidAll(path.Child("port"), port.Port, validation.IsValidPortNum(int(port.Port)))...)
+	errs = append(errs, api.ValidateEnum(path.Child("protocol"), port.Protocol,
 		corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
 	if port.AppProtocol != nil {
-		errs = append(errs, invalidAll(path.Child("appProtocol"), *port.AppProtocol, validation.IsQualifiedName(*port.AppProtocol))...)
-	}
-	return errs
-}
-
-// invalidAll makes an error of each message.
-func invalidAll(path *field.Path, value any, messages []string) field.ErrorList {
-	var errs field.ErrorList
-	for _, msg := range messages {
-		errs = append(errs, field.Invalid(path, value, msg))
+		errs = append(errs, api.InvalidAll(path.Child("appProtocol"), *port.AppProtocol, validation.IsQualifiedName(*port.AppProtocol))...)
 	}
 	return errs
 }

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/proa-k8s/proa/internal/api"
 )
 
 // The longest texts of an event with an eventTime, in characters.
@@ -76,7 +78,7 @@ func validateAnyEvent(ctx context.Context, event *corev1.Event) field.ErrorList 
 	if event.ReportingController == "" {
 		errs = append(errs, field.Required(controller, ""))
 	}
-	errs = append(errs, invalidAll(controller, event.ReportingController, validation.IsQualifiedName(event.ReportingController))...)
+	errs = append(errs, api.InvalidAll(controller, event.ReportingController, validation.IsQualifiedName(event.ReportingController))...)
 	for _, f := range []struct{ name, value string }{
 		{"reportingInstance", event.ReportingInstance}, {"action", event.Action}, {"reason", event.Reason},
 	} {

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
+
+	"github.com/proa-k8s/proa/internal/api"
 )
 
 func validateNode(_ context.Context, node *corev1.Node) field.ErrorList {
@@ -52,7 +54,7 @@ func validateTaints(taints []corev1.Taint, path *field.Path) field.ErrorList {
 		if msgs := validation.IsValidLabelValue(taint.Value); len(msgs) > 0 {
 			errs = append(errs, field.Invalid(at.Child("value"), taint.Value, strings.Join(msgs, ";")))
 		}
-		errs = append(errs, validateEnum(at.Child("effect"), taint.Effect, corev1.TaintEffectNoSchedule,
+		errs = append(errs, api.ValidateEnum(at.Child("effect"), taint.Effect, corev1.TaintEffectNoSchedule,
 			corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute)...)
 		id := identity{taint.Key, taint.Effect}
 		if seen.Has(id) {
@@ -63,17 +65,6 @@ func validateTaints(taints []corev1.Taint, path *field.Path) field.ErrorList {
 		seen.Insert(id)
 	}
 	return errs
-}
-
-// validateEnum demands one of the values.
-func validateEnum[T ~string](path *field.Path, value T, supported ...T) field.ErrorList {
-	if value == "" {
-		return field.ErrorList{field.Required(path, "")}
-	}
-	if !slices.Contains(supported, value) {
-		return field.ErrorList{field.NotSupported(path, value, supported)}
-	}
-	return nil
 }
 
 func validateNodeUpdate(ctx context.Context, node, old *corev1.Node) field.ErrorList {

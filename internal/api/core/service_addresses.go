@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
 	"k8s.io/utils/ptr"
+
+	"github.com/proa-k8s/proa/internal/api"
 )
 
 // topologyHints is the annotation that topology mode has replaced.
@@ -115,7 +117,7 @@ func validateLoadBalancerFields(svc, old *corev1.Service, path *field.Path) fiel
 		if !isLoadBalancer {
 			errs = append(errs, field.Forbidden(class, onlyLoadBalancer))
 		} else {
-			errs = append(errs, invalidAll(class, *spec.LoadBalancerClass, validation.IsQualifiedName(*spec.LoadBalancerClass))...)
+			errs = append(errs, api.InvalidAll(class, *spec.LoadBalancerClass, validation.IsQualifiedName(*spec.LoadBalancerClass))...)
 		}
 	}
 	if old != nil && isLoadBalancer && old.Spec.Type == corev1.ServiceTypeLoadBalancer &&
@@ -205,7 +207,7 @@ func validateServiceStatusUpdate(_ context.Context, svc, old *corev1.Service) fi
 		}
 		errs = append(errs, validateIPMode(ingress, at.Child("ipMode"))...)
 		if ingress.Hostname != "" {
-			errs = append(errs, invalidAll(at.Child("hostname"), ingress.Hostname, validation.IsDNS1123Subdomain(ingress.Hostname))...)
+			errs = append(errs, api.InvalidAll(at.Child("hostname"), ingress.Hostname, validation.IsDNS1123Subdomain(ingress.Hostname))...)
 			if netutils.ParseIPSloppy(ingress.Hostname) != nil {
 				errs = append(errs, field.Invalid(at.Child("hostname"), ingress.Hostname, "must be a DNS name, not an IP address"))
 			}

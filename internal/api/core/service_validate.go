@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/proa-k8s/proa/internal/api"
 )
 
 const (
@@ -53,7 +55,7 @@ func validateService(svc, old *corev1.Service) field.ErrorList {
 
 func validateServiceType(svc *corev1.Service, path *field.Path) field.ErrorList {
 	spec := &svc.Spec
-	errs := validateEnum(path.Child("type"), spec.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName,
+	errs := api.ValidateEnum(path.Child("type"), spec.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName,
 		corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort)
 	headless := func(typ string) {
 		if IsHeadless(svc) {
@@ -85,7 +87,7 @@ func validateServiceType(svc *corev1.Service, path *field.Path) field.ErrorList 
 		}
 		// A trailing dot says that the name is fully qualified.
 		if name := strings.TrimSuffix(spec.ExternalName, "."); name != "" {
-			errs = append(errs, invalidAll(path.Child("externalName"), name, validation.IsDNS1123Subdomain(name))...)
+			errs = append(errs, api.InvalidAll(path.Child("externalName"), name, validation.IsDNS1123Subdomain(name))...)
 		} else {
 			errs = append(errs, field.Required(path.Child("externalName"), ""))
 		}
@@ -128,28 +130,28 @@ func validateServicePort(port *corev1.ServicePort, requireName bool, names sets.
 	if requireName && port.Name == "" {
 		errs = append(errs, field.Required(path.Child("name"), ""))
 	} else if port.Name != "" {
-		errs = append(errs, invalidAll(path.Child("name"), port.Name, validation.IsDNS1123Label(port.Name))...)
+		errs = append(errs, api.InvalidAll(path.Child("name"), port.Name, validation.IsDNS1123Label(port.Name))...)
 		if names.Has(port.Name) {
 			errs = append(errs, field.Duplicate(path.Child("name"), port.Name))
 		}
 		names.Insert(port.Name)
 	}
-	errs = append(errs, invalidAll(path.Child("port"), port.Port, validation.IsValidPortNum(int(port.Port)))...)
-	errs = append(errs, validateEnum(path.Child("protocol"), port.Protocol,
+	errs = append(errs, api.InvalidAll(path.Child("port"), port.Port, validation.IsValidPortNum(int(port.Port)))...)
+	errs = append(errs, api.ValidateEnum(path.Child("protocol"), port.Protocol,
 		corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
 	if port.TargetPort.Type == intstr.Int {
-		errs = append(errs, invalidAll(path.Child("targetPort"), port.TargetPort.IntVal, validation.IsValidPortNum(int(port.TargetPort.IntVal)))...)
+		errs = append(errs, api.InvalidAll(path.Child("targetPort"), port.TargetPort.IntVal, validation.IsValidPortNum(int(port.TargetPort.IntVal)))...)
 	} else {
-		errs = append(errs, invalidAll(path.Child("targetPort"), port.TargetPort.StrVal, validation.IsValidPortName(port.TargetPort.StrVal))...)
+		errs = append(errs, api.InvalidAll(path.Child("targetPort"), port.TargetPort.StrVal, validation.IsValidPortName(port.TargetPort.StrVal))...)
 	}
 	if port.AppProtocol != nil {
-		errs = append(errs, invalidAll(path.Child("appProtocol"), *port.AppProtocol, validation.IsQualifiedName(*port.AppProtocol))...)
+		errs = append(errs, api.InvalidAll(path.Child("appProtocol"), *port.AppProtocol, validation.IsQualifiedName(*port.AppProtocol))...)
 	}
 	return errs
 }
 
 func validateSessionAffinity(spec *corev1.ServiceSpec, path *field.Path) field.ErrorList {
-	errs := validateEnum(path.Child("sessionAffinity"), spec.SessionAffinity,
+	errs := api.ValidateEnum(path.Child("sessionAffinity"), spec.SessionAffinity,
 		corev1.ServiceAffinityClientIP, corev1.ServiceAffinityNone)
 	config := path.Child("sessionAffinityConfig")
 	switch spec.SessionAffinity {
@@ -179,7 +181,7 @@ func validateTrafficPolicies(svc *corev1.Service, path *field.Path) field.ErrorL
 	var errs field.ErrorList
 	external := path.Child("externalTrafficPolicy")
 	if externallyAccessible(svc) {
-		errs = append(errs, validateEnum(external, spec.ExternalTrafficPolicy,
+		errs = append(errs, api.ValidateEnum(external, spec.ExternalTrafficPolicy,
 			corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal)...)
 	} else if spec.ExternalTrafficPolicy != "" {
 		errs = append(errs, field.Invalid(external, spec.ExternalTrafficPolicy, "may only be set for externally-accessible services"))
@@ -191,11 +193,11 @@ func validateTrafficPolicies(svc *corev1.Service, path *field.Path) field.ErrorL
 				"may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"))
 		}
 	} else if port != 0 { // otherwise one is allocated
-		errs = append(errs, invalidAll(check, port, validation.IsValidPortNum(int(port)))...)
+		errs = append(errs, api.InvalidAll(check, port, validation.IsValidPortNum(int(port)))...)
 	}
 	internal := path.Child("internalTrafficPolicy")
 	if spec.InternalTrafficPolicy != nil {
-		errs = append(errs, validateEnum(internal, *spec.InternalTrafficPolicy,
+		errs = append(errs, api.ValidateEnum(internal, *spec.InternalTrafficPolicy,
 			corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)...)
 	} else if NeedsClusterIP(svc) {
 		errs = append(errs, field.Required(internal, ""))

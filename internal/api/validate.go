@@ -1,0 +1,68 @@
+package api
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// InvalidAll makes an error about value of each message, as apimachinery's validation functions give them.
+func InvalidAll(path *field.Path, value any, messages []string) field.ErrorList {
+	var errs field.ErrorList
+	for _, msg := range messages {
+		errs = append(errs, field.Invalid(path, value, msg))
+	}
+	return errs
+}
+
+// ValidateEnum demands one of the supported values.
+func ValidateEnum[T ~string](path *field.Path, value T, supported ...T) field.ErrorList {
+	if value == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	return ValidateSupported(path, value, supported...)
+}
+
+// ValidateSupported is ValidateEnum for a field where the empty string is a value like any other.
+func ValidateSupported[T ~string](path *field.Path, value T, supported ...T) field.ErrorList {
+	if slices.Contains(supported, value) {
+		return nil
+	}
+	return field.ErrorList{field.NotSupported(path, value, supported)}
+}
+
+// ValidateNonNegative demands a number that is not below zero.
+func ValidateNonNegative[T ~int32 | ~int64](path *field.Path, value T) field.ErrorList {
+	return apivalidation.ValidateNonnegativeField(int64(value), path)
+}
+
+// ValidateIntOrPercent demands a number that is not negative, or a percentage.
+func ValidateIntOrPercent(path *field.Path, value intstr.IntOrString) field.ErrorList {
+	if value.Type == intstr.Int {
+		return ValidateNonNegative(path, value.IntVal)
+	}
+	return InvalidAll(path, value, validation.IsValidPercent(value.StrVal))
+}
+
+// ValidateAtMostAll refuses a percentage above 100.
+func ValidateAtMostAll(path *field.Path, value intstr.IntOrString) field.ErrorList {
+	if percent, ok := PercentOf(value); ok && percent > 100 {
+		return field.ErrorList{field.Invalid(path, value, "must not be greater than 100%")}
+	}
+	return nil
+}
+
+// PercentOf returns the number of a percentage, and whether the value is one.
+func PercentOf(value intstr.IntOrString) (int, bool) {
+	number, ok := strings.CutSuffix(value.StrVal, "%")
+	if value.Type != intstr.String || !ok {
+		return 0, false
+	}
+	percent, err := strconv.Atoi(number)
+	return percent, err == nil
+}
