@@ -16,14 +16,14 @@ type Queue struct {
 	backlog *backlog
 }
 
-// newQueue makes a queue that retries after 5 ms at first and 1000 s at last. It measures by its backlog: the library's
+// newQueue makes a queue that retries after 5 ms at first and a minute at last. It measures by its backlog: the library's
 // own metrics would have every queue wake up twice a second.
 func newQueue(c clock.WithTicker, waited func(time.Duration)) *Queue {
 	b := &backlog{clock: c, waited: waited}
 	return &Queue{
 		backlog: b,
 		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, 1000*time.Second),
+			workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, time.Minute),
 			workqueue.TypedRateLimitingQueueConfig[string]{
 				Clock: c,
 				DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[string]{
