@@ -5,7 +5,16 @@ package catalogue
 import (
 	"github.com/proa-k8s/proa/internal/api"
 	"github.com/proa-k8s/proa/internal/api/apps"
+	"github.com/proa-k8s/proa/internal/api/authentication"
+	"github.com/proa-k8s/proa/internal/api/authorization"
+	"github.com/proa-k8s/proa/internal/api/coordination"
 	"github.com/proa-k8s/proa/internal/api/core"
+	"github.com/proa-k8s/proa/internal/api/discovery"
+	"github.com/proa-k8s/proa/internal/api/networking"
+	"github.com/proa-k8s/proa/internal/api/node"
+	"github.com/proa-k8s/proa/internal/api/policy"
+	"github.com/proa-k8s/proa/internal/api/rbac"
+	"github.com/proa-k8s/proa/internal/api/scheduling"
 )
 
 // Builtin returns all resources that are compiled in, in the order of discovery. Each call makes new descriptions.
@@ -24,5 +33,31 @@ func Builtin() []*api.Resource {
 
 		apps.Deployment(),
 		apps.ReplicaSet(),
+
+		authentication.SelfSubjectReview(),
+		authentication.TokenReview(),
+
+		authorization.LocalSubjectAccessReview(),
+		authorization.SelfSubjectAccessReview(),
+		authorization.SelfSubjectRulesReview(),
+		authorization.SubjectAccessReview(),
+
+		coordination.Lease(),
+
+		discovery.EndpointSlice(),
+
+		networking.IPAddress(),
+		networking.ServiceCIDR(),
+
+		node.RuntimeClass(),
+
+		policy.PodDisruptionBudget(),
+
+		rbac.ClusterRole(),
+		rbac.ClusterRoleBinding(),
+		rbac.Role(),
+		rbac.RoleBinding(),
+
+		scheduling.PriorityClass(),
 	}
 }
