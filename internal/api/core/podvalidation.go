@@ -172,8 +172,3 @@ func (v *podValidator) limits(path *field.Path) {
 	}
 	v.overhead(path.Child("overhead"))
 }
-
-// WarnPodSpec gives the warnings for a pod spec in a Pod or a template; old is the spec it replaces, nil on creation.
-func WarnPodSpec(spec, old *corev1.PodSpec, meta *metav1.ObjectMeta, path *field.Path, opts PodOptions) []string {
-	return nil
-}

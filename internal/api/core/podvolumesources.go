@@ -14,9 +14,9 @@ import (
 const maxCSIDriverName = 63
 
 var (
-	iqnRegexp       = regexp.MustCompile(`iqn\.\d{4}-\d{2}\.([[:alnum:]-.]+)(:[^,;*&$|\s]+)$`)
-	euiRegexp       = regexp.MustCompile(`^eui.[[:alnum:]]{16}$`)
-	naaRegexp       = regexp.MustCompile(`^naa.[[:alnum:]]{32}$`)
+	iqnRegexp = regexp.MustCompile(`iqn\.\d{4}-\d{2}\.([[:alnum:]-.]+)(:[^,;*&$|\s]+)$`)
+	euiRegexp = regexp.MustCompile(`^eui.[[:alnum:]]{16}$`)
+	naaRegexp = regexp.MustCompile(`^naa.[[:alnum:]]{32}$`)
 )
 
 func requireAll(at *field.Path, namesAndValues ...string) field.ErrorList {
@@ -199,4 +199,3 @@ func validateAzureDisk(d *corev1.AzureDiskVolumeSource, at *field.Path) field.Er
 	}
 	return errs
 }
-
