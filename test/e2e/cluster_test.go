@@ -1,0 +1,352 @@
+// Package e2e runs the users' stories on real clusters, with real containers, and drives them as users do: with kubectl.
+//
+// The stock kubectl is used when there is one on the PATH, else the one that is part of proa.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience bounds every wait.
+const patience = 90 * time.Second
+
+// cluster is a cluster of Proa's that runs for the tests.
+type cluster struct {
+	name, dir, proa string
+	server          string // URL of the API
+	kubeconfig      string
+	phases          map[string]float64
+}
+
+// shared is the cluster that all tests use that need none of their own. Each works in a namespace of its own.
+var shared *cluster
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) (code int) {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "e2e: must run as root")
+		return 1
+	}
+	c, err := start(context.Background(), "e2e")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	defer func() {
+		if code != 0 {
+			c.showLog()
+		}
+		if err := c.remove(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			code = 1
+		}
+	}()
+	if err := c.loadImages(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	shared = c
+	return m.Run()
+}
+
+// root is the top of the repository.
+func root() string {
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}
+
+// start starts a cluster with empty data.
+func start(ctx context.Context, name string, flags ...string) (*cluster, error) {
+	dir, err := os.MkdirTemp("", "proa-"+name+"-")
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{name: fmt.Sprintf("%s-%d", name, os.Getpid()), dir: dir, proa: filepath.Join(root(), "bin", "proa")}
+	return c, c.up(ctx, flags...)
+}
+
+func (c *cluster) up(ctx context.Context, flags ...string) error {
+	out, err := c.command(ctx, append([]string{"up", "--json", "--log-level", "info"}, flags...)...)
+	if err != nil {
+		c.showLog()
+		return err
+	}
+	var result struct {
+		Kubeconfig, Server string
+		Phases             []struct {
+			Name         string
+			Milliseconds float64
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &result); err != nil {
+		return err
+	}
+	c.kubeconfig, c.server, c.phases = result.Kubeconfig, result.Server, map[string]float64{}
+	for _, p := range result.Phases {
+		c.phases[p.Name] = p.Milliseconds
+	}
+	return nil
+}
+
+// command runs a command of proa for this cluster.
+func (c *cluster) command(ctx context.Context, args ...string) (string, error) {
+	return output(exec.CommandContext(ctx, c.proa, append(args, "--name", c.name, "--data-dir", c.dir)...))
+}
+
+func output(cmd *exec.Cmd) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+func (c *cluster) loadImages() error {
+	archives, err := filepath.Glob(filepath.Join(root(), "build", "images", "*.tar"))
+	if err != nil {
+		return err
+	}
+	if len(archives) == 0 {
+		return fmt.Errorf("no images in build/images: run 'make e2e'")
+	}
+	_, err = c.command(context.Background(), append([]string{"image", "load"}, archives...)...)
+	return err
+}
+
+// remove ends the cluster, and fails when a trace of it is left.
+func (c *cluster) remove() error {
+	if _, err := c.command(context.Background(), "down"); err != nil {
+		return err
+	}
+	return c.traces()
+}
+
+// traces looks for what proa down must have removed.
+func (c *cluster) traces() error {
+	var found []string
+	for path, what := range map[string]string{"/proc/self/mountinfo": "mount"} {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(data)) {
+			if strings.Contains(line, c.dir+"/") || strings.Contains(line, "/run/proa/"+c.name+"/") {
+				found = append(found, what+" "+strings.TrimSpace(line))
+			}
+		}
+	}
+	for _, dir := range []string{c.dir, "/run/proa/" + c.name} {
+		if _, err := os.Stat(dir); err == nil {
+			found = append(found, dir)
+		}
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/*/proa-" + c.name, "/sys/fs/cgroup/proa-" + c.name} {
+		dirs, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		found = append(found, dirs...)
+	}
+	exes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, path := range exes {
+		data, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(data, []byte(c.dir+"/")) {
+			found = append(found, "process "+string(bytes.ReplaceAll(data, []byte{0}, []byte{' '})))
+		}
+	}
+	for _, list := range [][]string{{"ip", "-o", "link"}, {"nft", "list", "tables"}, {"ip", "netns"}} {
+		out, err := output(exec.Command(list[0], list[1:]...))
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, "proa-"+c.name) {
+				found = append(found, strings.Join(list, " ")+": "+strings.TrimSpace(line))
+			}
+		}
+	}
+	if len(found) > 0 {
+		return fmt.Errorf("proa down left:\n%s", strings.Join(found, "\n"))
+	}
+	return nil
+}
+
+func (c *cluster) showLog() {
+	data, err := os.ReadFile(filepath.Join(c.dir, "log", "proa.log"))
+	if err != nil {
+		return
+	}
+	lines := bytes.Split(data, []byte("\n"))
+	lines = lines[max(0, len(lines)-60):]
+	fmt.Fprintf(os.Stderr, "--- end of the log of %s\n%s\n---\n", c.name, bytes.Join(lines, []byte("\n")))
+}
+
+// kubectlCmd makes a command of kubectl for this cluster.
+func (c *cluster) kubectlCmd(ctx context.Context, args ...string) *exec.Cmd {
+	if path, err := exec.LookPath("kubectl"); err == nil {
+		cmd := exec.CommandContext(ctx, path, args...)
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
+		return cmd
+	}
+	cmd := exec.CommandContext(ctx, c.proa, append([]string{"kubectl", "--name", c.name, "--data-dir", c.dir}, args...)...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
+	return cmd
+}
+
+// session is a namespace of a test, and kubectl in it.
+type session struct {
+	*cluster
+	t         *testing.T
+	namespace string
+}
+
+// in makes a namespace for the test, which goes with the test.
+func (c *cluster) in(t *testing.T) *session {
+	t.Helper()
+	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	s := &session{c, t, name}
+	s.kubectl("create", "namespace", name)
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.show()
+		}
+		if out, err := s.try("delete", "namespace", name, "--timeout=60s"); err != nil {
+			t.Errorf("deleting namespace %s: %s %v", name, out, err)
+		}
+	})
+	return s
+}
+
+// show prints what helps to see why a test failed.
+func (s *session) show() {
+	for _, args := range [][]string{{"get", "all", "-o", "wide"}, {"get", "events"}, {"describe", "pods"}} {
+		out, err := s.try(args...)
+		s.t.Logf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// try runs kubectl in the session's namespace, and returns what it prints to both outputs.
+func (s *session) try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := s.kubectlCmd(ctx, append([]string{"-n", s.namespace}, args...)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// kubectl runs kubectl, which must succeed, and returns its output.
+func (s *session) kubectl(args ...string) string {
+	s.t.Helper()
+	out, err := s.try(args...)
+	if err != nil {
+		s.t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// fails runs kubectl, which must fail with a message.
+func (s *session) fails(message string, args ...string) {
+	s.t.Helper()
+	out, err := s.try(args...)
+	if err == nil {
+		s.t.Errorf("kubectl %s succeeded: %s", strings.Join(args, " "), out)
+		return
+	}
+	if !strings.Contains(out, message) {
+		s.t.Errorf("kubectl %s: got\n%s\nwant a message with\n%s", strings.Join(args, " "), out, message)
+	}
+}
+
+// apply applies a manifest that is given as text.
+func (s *session) apply(manifest string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := s.kubectlCmd(ctx, append(append([]string{"-n", s.namespace}, args...), "-f", "-")...)
+	cmd.Stdin = strings.NewReader(manifest)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// mustApply applies a manifest that is given as text.
+func (s *session) mustApply(manifest string) {
+	s.t.Helper()
+	if out, err := s.apply(manifest, "apply"); err != nil {
+		s.t.Fatalf("kubectl apply: %v\n%s", err, out)
+	}
+}
+
+// eventually tries until a check has nothing to say. It is for what kubectl can't wait for.
+func (s *session) eventually(what string, check func() error) {
+	s.t.Helper()
+	eventually(s.t, what, check)
+}
+
+func eventually(t *testing.T, what string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		<-tick.C
+	}
+}
+
+// story is the path of a story's manifest.
+func story(name string) string { return filepath.Join("testdata", "stories", name) }
+
+// killServer ends the cluster's process without warning, and waits until it is gone.
+func (c *cluster) killServer(t *testing.T) {
+	t.Helper()
+	out, err := c.command(t.Context(), "status", "--json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status struct{ PID int }
+	if err := json.Unmarshal([]byte(out), &status); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(status.PID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			t.Fatalf("waiting for the end of process %d: %d, %v", status.PID, n, err)
+		}
+		return
+	}
+}
