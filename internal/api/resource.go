@@ -53,6 +53,10 @@ type Resource struct {
 
 	Strategy
 
+	// ReturnDeleted makes the last state of the object the answer to a deletion at once, instead of a Status (pods,
+	// podtemplates, services, serviceaccounts, resourcequotas, persistentvolumes and -claims).
+	ReturnDeleted bool
+
 	// Subresources in the order of discovery.
 	Subresources []Subresource
 

@@ -2,11 +2,13 @@ package codec
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // protoMagic starts every protobuf encoding of a whole object; a runtime.Unknown message follows.
@@ -22,9 +24,6 @@ const (
 	objectMetadata  = 1 // metadata of every object and list
 	listItems       = 2 // items of every list
 	metaRevision    = 6 // ObjectMeta.resourceVersion
-	listRevision    = 2 // ListMeta.resourceVersion
-	listContinue    = 3 // ListMeta.continue
-	listRemaining   = 4 // ListMeta.remainingItemCount
 	watchEventType  = 1 // WatchEvent.type
 	watchEventObj   = 2 // WatchEvent.object
 	rawExtensionRaw = 1 // RawExtension.raw
@@ -101,32 +100,13 @@ func AppendObject(dst []byte, apiVersion, kind string, raw []byte, rev int64) []
 	return append(append(dst, raw...), revision...)
 }
 
-// ListMeta is the metadata of a list.
-type ListMeta struct {
-	Rev       int64
-	Continue  string
-	Remaining *int64
-}
-
-func (m ListMeta) message() []byte {
-	var dst []byte
-	dst = protowire.AppendTag(dst, 1, protowire.BytesType) // selfLink, which upstream writes empty
-	dst = protowire.AppendString(dst, "")
-	dst = protowire.AppendTag(dst, listRevision, protowire.BytesType)
-	dst = protowire.AppendString(dst, strconv.FormatInt(m.Rev, 10))
-	dst = protowire.AppendTag(dst, listContinue, protowire.BytesType)
-	dst = protowire.AppendString(dst, m.Continue)
-	if m.Remaining != nil {
-		dst = protowire.AppendTag(dst, listRemaining, protowire.VarintType)
-		dst = protowire.AppendVarint(dst, uint64(*m.Remaining))
-	}
-	return dst
-}
-
 // AppendListHead appends the start of a list's encoding: its envelope and metadata. AppendItem's output for every item
 // must follow, itemsSize bytes together.
-func AppendListHead(dst []byte, apiVersion, kind string, meta ListMeta, itemsSize int) []byte {
-	m := meta.message()
+func AppendListHead(dst []byte, apiVersion, kind string, meta metav1.ListMeta, itemsSize int) []byte {
+	m := make([]byte, meta.Size())
+	if _, err := meta.MarshalToSizedBuffer(m); err != nil {
+		panic(err) // strings and numbers are always encodable
+	}
 	dst = appendEnvelope(dst, apiVersion, kind, protowire.SizeTag(objectMetadata)+protowire.SizeBytes(len(m))+itemsSize)
 	dst = protowire.AppendTag(dst, objectMetadata, protowire.BytesType)
 	return protowire.AppendBytes(dst, m)
@@ -152,19 +132,19 @@ func AppendItem(dst, raw []byte, rev int64) []byte {
 	return appendRevision(append(dst, raw...), rev)
 }
 
-// AppendEvent appends the frame of a watch event: its length in four bytes, and a WatchEvent message. object is the
-// encoding of the whole object.
-func AppendEvent(dst []byte, typ string, object []byte) []byte {
-	extension := protowire.SizeTag(rawExtensionRaw) + protowire.SizeBytes(len(object))
+// AppendEventHead appends the start of a watch event's frame, its length in four bytes and a WatchEvent message up to its
+// object, whose encoding of the given size must follow.
+func AppendEventHead(dst []byte, typ string, objectSize int) []byte {
+	extension := protowire.SizeTag(rawExtensionRaw) + protowire.SizeBytes(objectSize)
 	size := protowire.SizeTag(watchEventType) + protowire.SizeBytes(len(typ)) +
 		protowire.SizeTag(watchEventObj) + protowire.SizeBytes(extension)
-	dst = append(dst, byte(size>>24), byte(size>>16), byte(size>>8), byte(size))
+	dst = binary.BigEndian.AppendUint32(dst, uint32(size))
 	dst = protowire.AppendTag(dst, watchEventType, protowire.BytesType)
 	dst = protowire.AppendString(dst, typ)
 	dst = protowire.AppendTag(dst, watchEventObj, protowire.BytesType)
 	dst = protowire.AppendVarint(dst, uint64(extension))
 	dst = protowire.AppendTag(dst, rawExtensionRaw, protowire.BytesType)
-	return protowire.AppendBytes(dst, object)
+	return protowire.AppendVarint(dst, uint64(objectSize))
 }
 
 // RawMetadata cuts an object's message down to its metadata: the message of a PartialObjectMetadata.
