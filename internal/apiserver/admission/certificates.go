@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -88,7 +88,7 @@ func newCertificateSubjectRestriction() *Plugin {
 			}
 			block, _ := pem.Decode(csr.Spec.Request)
 			if block == nil || block.Type != "CERTIFICATE REQUEST" {
-				return admission.NewForbidden(a, fmt.Errorf("failed to parse CSR: PEM block type must be CERTIFICATE REQUEST"))
+				return admission.NewForbidden(a, errors.New("failed to parse CSR: PEM block type must be CERTIFICATE REQUEST"))
 			}
 			request, err := x509.ParseCertificateRequest(block.Bytes)
 			if err != nil {
@@ -101,5 +101,3 @@ func newCertificateSubjectRestriction() *Plugin {
 		},
 	}
 }
-
-var _ = corev1.Resource

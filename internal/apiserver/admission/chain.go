@@ -154,7 +154,7 @@ func New(c Config) (*Chain, error) {
 	}
 	for _, name := range slices.Concat(c.Enable, c.Disable) {
 		if !slices.ContainsFunc(all, func(n named) bool { return n.name == name }) {
-			return nil, fmt.Errorf("there is no admission plugin %q: known are %s", name, strings.Join(names(all), ", "))
+			return nil, fmt.Errorf("there is no admission plugin %q: known are %s", name, strings.Join(pluginNames(all), ", "))
 		}
 	}
 	chain := &Chain{}
@@ -183,7 +183,7 @@ func New(c Config) (*Chain, error) {
 	return chain, nil
 }
 
-func names(all []named) []string {
+func pluginNames(all []named) []string {
 	list := make([]string, len(all))
 	for i, n := range all {
 		list[i] = n.name

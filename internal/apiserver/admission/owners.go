@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"slices"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -20,12 +20,12 @@ func newOwnerReferences(c *Config) *Plugin {
 	}
 	return &Plugin{
 		Applies: func(t Target) bool {
-			return t.Subresource == "" && t.GroupResource != pods || t.Operation == admission.Create || t.Subresource == ""
+			if t.GroupResource == pods && t.Subresource == "status" {
+				return false // the owners can't be changed there
+			}
+			return t.Operation == admission.Create || t.Operation == admission.Update
 		},
 		Validate: func(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-			if a.GetOperation() != admission.Create && a.GetOperation() != admission.Update {
-				return nil
-			}
 			return c.checkOwners(ctx, a)
 		},
 	}
@@ -49,11 +49,14 @@ func (c *Config) checkOwners(ctx context.Context, a admission.Attributes) error 
 		return nil
 	}
 	// Whoever makes an object may give it owners.
-	if a.GetOperation() == admission.Update && !allowed(ctx, c.Authorizer, authorizer.AttributesRecord{
-		User: a.GetUserInfo(), Verb: "delete", Namespace: a.GetNamespace(), APIGroup: a.GetResource().Group, APIVersion: a.GetResource().Version,
-		Resource: a.GetResource().Resource, Subresource: a.GetSubresource(), Name: a.GetName(), ResourceRequest: true,
-	}) {
-		return admission.NewForbidden(a, fmt.Errorf("cannot set an ownerRef on a resource you can't delete: %v, %v", "", error(nil)))
+	if a.GetOperation() == admission.Update {
+		decision, reason, err := c.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
+			User: a.GetUserInfo(), Verb: "delete", Namespace: a.GetNamespace(), APIGroup: a.GetResource().Group, APIVersion: a.GetResource().Version,
+			Resource: a.GetResource().Resource, Subresource: a.GetSubresource(), Name: a.GetName(), ResourceRequest: true,
+		})
+		if decision != authorizer.DecisionAllow {
+			return admission.NewForbidden(a, fmt.Errorf("cannot set an ownerRef on a resource you can't delete: %v, %v", reason, err))
+		}
 	}
 	for _, ref := range owners {
 		if ref.BlockOwnerDeletion == nil || !*ref.BlockOwnerDeletion || blocked(old, ref) {
@@ -67,11 +70,12 @@ func (c *Config) checkOwners(ctx context.Context, a admission.Attributes) error 
 		if !ok {
 			return admission.NewForbidden(a, fmt.Errorf("cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion %v Kind %v", ref.APIVersion, ref.Kind))
 		}
-		if !allowed(ctx, c.Authorizer, authorizer.AttributesRecord{
+		decision, reason, err := c.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
 			User: a.GetUserInfo(), Verb: "update", Namespace: a.GetNamespace(), APIGroup: gvr.Group, APIVersion: gvr.Version,
 			Resource: gvr.Resource, Subresource: "finalizers", Name: ref.Name, ResourceRequest: true,
-		}) {
-			return admission.NewForbidden(a, fmt.Errorf("cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: %v, %v", "", error(nil)))
+		})
+		if decision != authorizer.DecisionAllow {
+			return admission.NewForbidden(a, fmt.Errorf("cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: %v, %v", reason, err))
 		}
 	}
 	return nil
