@@ -100,7 +100,7 @@ func (c catalogue) resourceList(gv schema.GroupVersion) *metav1.APIResourceList 
 		GroupVersion: gv.String(), APIResources: []metav1.APIResource{},
 	}
 	for _, r := range c.resources[gv] {
-		list.APIResources = append(list.APIResources, resource(r))
+		list.APIResources = append(list.APIResources, resource(r, gv))
 		for _, sub := range r.Subresources {
 			list.APIResources = append(list.APIResources, subresource(r, sub, gv))
 		}
@@ -108,15 +108,29 @@ func (c catalogue) resourceList(gv schema.GroupVersion) *metav1.APIResourceList 
 	return list
 }
 
-func resource(r *api.Resource) metav1.APIResource {
-	out := metav1.APIResource{
-		Name: r.Plural, SingularName: r.Singular, Namespaced: r.Namespaced, Kind: r.Kind, Verbs: verbs(r),
-		ShortNames: r.ShortNames, Categories: r.Categories,
+func resource(r *api.Resource, gv schema.GroupVersion) metav1.APIResource {
+	out := metav1.APIResource{Name: r.Plural, SingularName: r.Singular, Namespaced: r.Namespaced, Kind: r.Kind, Verbs: verbs(r)}
+	if !superseded(r, gv) {
+		out.ShortNames, out.Categories = r.ShortNames, r.Categories
 	}
 	if r.Prefix != "" {
 		out.StorageVersionHash = storageHash(r.Hub.WithKind(r.Kind))
 	}
 	return out
+}
+
+// superseded tells that a resource is served in a group that it has left (Deployment in extensions). It has no short names
+// and categories there: kubectl would call them ambiguous, with a warning at every use.
+func superseded(r *api.Resource, gv schema.GroupVersion) bool {
+	if gv.Group == r.Group {
+		return false
+	}
+	for _, v := range r.Versions {
+		if v.GroupVersion == gv {
+			return v.Deprecated != ""
+		}
+	}
+	return false
 }
 
 func verbs(r *api.Resource) []string {
@@ -176,7 +190,10 @@ func (c catalogue) aggregated(core bool) *apidiscoveryv2.APIGroupDiscoveryList {
 func aggregatedResource(r *api.Resource, gv schema.GroupVersion) apidiscoveryv2.APIResourceDiscovery {
 	out := apidiscoveryv2.APIResourceDiscovery{
 		Resource: r.Plural, ResponseKind: kindOf(gv.WithKind(r.Kind)), Scope: apidiscoveryv2.ScopeCluster,
-		SingularResource: r.Singular, Verbs: verbs(r), ShortNames: r.ShortNames, Categories: r.Categories,
+		SingularResource: r.Singular, Verbs: verbs(r),
+	}
+	if !superseded(r, gv) {
+		out.ShortNames, out.Categories = r.ShortNames, r.Categories
 	}
 	if r.Namespaced {
 		out.Scope = apidiscoveryv2.ScopeNamespace
