@@ -7,6 +7,7 @@ import (
 	"github.com/proa-k8s/proa/internal/controller/deployment"
 	"github.com/proa-k8s/proa/internal/controller/endpoints"
 	"github.com/proa-k8s/proa/internal/controller/endpointslice"
+	"github.com/proa-k8s/proa/internal/controller/garbagecollector"
 	"github.com/proa-k8s/proa/internal/controller/namespace"
 	"github.com/proa-k8s/proa/internal/controller/nodeipam"
 	"github.com/proa-k8s/proa/internal/controller/nodelifecycle"
@@ -45,6 +46,7 @@ func Controllers(o Options) []controller.Controller {
 		deployment.New(),
 		endpoints.New(),
 		endpointslice.New(),
+		garbagecollector.New(),
 		namespace.New(),
 		nodeipam.New(o.NodeIPAM),
 		nodelifecycle.New(o.NodeLifecycle),
