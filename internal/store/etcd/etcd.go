@@ -61,12 +61,14 @@ type Server struct {
 const (
 	// quota is when etcd refuses writes: the most that etcd's documentation suggests.
 	quota = 8 << 30
-	// snapshotCount is how many entries of the log are read again on a start after a crash, and kept in memory then.
-	// A snapshot costs two fsyncs.
-	snapshotCount = 5000
-	// catchUp is how many entries a member keeps in memory for slower ones; alone it needs none.
-	catchUpAlone   = 16
-	catchUpCluster = 2000
+	// snapshotCount is how many entries of the log are read again on a start after a crash. A snapshot costs a few
+	// fsyncs.
+	snapshotCount = 1000
+	// catchUp is how many entries are kept in memory, for members that are slower. One that is alone has to keep all
+	// that it reads on its start, and some: raft looks at them when the member stands for election, and panics if they
+	// are compacted.
+	catchUpAlone   = 2*snapshotCount + 500
+	catchUpCluster = 5 * snapshotCount
 )
 
 // Start starts an embedded etcd, or connects to the endpoints, and returns when it serves.
@@ -163,13 +165,13 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		retry.Stop()
 	}
 	for {
-		if s.alone && srv.Leader() == 0 {
+		if elect := s.alone && srv.Leader() == 0; elect && srv.AppliedIndex() > 0 && srv.AppliedIndex() >= srv.CommittedIndex() {
 			id := uint64(srv.MemberID())
 			msg := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &id, To: &id}
 			if err := srv.Process(ctx, msg); err != nil {
 				return err
 			}
-		} else {
+		} else if !elect {
 			retry.Stop()
 		}
 		select {
