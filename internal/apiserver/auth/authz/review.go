@@ -18,15 +18,12 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// SubjectAccessReview serves the creation of authorization.k8s.io/subjectaccessreviews: may somebody do something?
+// SubjectAccessReview serves the creation of authorization.k8s.io/subjectaccessreviews: may somebody do something? As all
+// reviews here, it gets objects that the catalogue has validated.
 func (a *Authorizer) SubjectAccessReview(ctx context.Context, _, _ string, obj runtime.Object, _ *metav1.CreateOptions) (runtime.Object, error) {
 	r, ok := obj.(*authorizationv1.SubjectAccessReview)
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a SubjectAccessReview: %T", obj))
-	}
-	errs := append(validateSpec(&r.Spec), validateEmptyMeta(&r.ObjectMeta, "must be empty")...)
-	if len(errs) > 0 {
-		return nil, invalid("SubjectAccessReview", errs)
 	}
 	r.Status = a.review(ctx, userOf(&r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
 	return r, nil
@@ -45,18 +42,6 @@ func (a *Authorizer) LocalSubjectAccessReview(ctx context.Context, namespace, _ 
 	if r.Namespace != namespace {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("namespace in metadata %q does not match the namespace of the request %q", r.Namespace, namespace))
 	}
-	meta := r.ObjectMeta
-	meta.Namespace = ""
-	errs := append(validateSpec(&r.Spec), validateEmptyMeta(&meta, "must be empty except for namespace")...)
-	if ra := r.Spec.ResourceAttributes; ra != nil && ra.Namespace != r.Namespace {
-		errs = append(errs, field.Invalid(field.NewPath("spec.resourceAttributes.namespace"), ra.Namespace, "must match metadata.namespace"))
-	}
-	if r.Spec.NonResourceAttributes != nil {
-		errs = append(errs, field.Invalid(field.NewPath("spec.nonResourceAttributes"), r.Spec.NonResourceAttributes, "disallowed on this kind of request"))
-	}
-	if len(errs) > 0 {
-		return nil, invalid("LocalSubjectAccessReview", errs)
-	}
 	r.Status = a.review(ctx, userOf(&r.Spec), r.Spec.ResourceAttributes, nil)
 	return r, nil
 }
@@ -66,10 +51,6 @@ func (a *Authorizer) SelfSubjectAccessReview(ctx context.Context, _, _ string, o
 	r, ok := obj.(*authorizationv1.SelfSubjectAccessReview)
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a SelfSubjectAccessReview: %T", obj))
-	}
-	errs := append(validateAttributes(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes), validateEmptyMeta(&r.ObjectMeta, "must be empty")...)
-	if len(errs) > 0 {
-		return nil, invalid("SelfSubjectAccessReview", errs)
 	}
 	u, ok := request.UserFrom(ctx)
 	if !ok {
@@ -141,7 +122,10 @@ func userOf(s *authorizationv1.SubjectAccessReviewSpec) user.Info {
 
 // attributes turns what a review asks into the attributes of a request.
 func attributes(u user.Info, ra *authorizationv1.ResourceAttributes, nra *authorizationv1.NonResourceAttributes) authorizer.AttributesRecord {
-	if ra == nil {
+	switch {
+	case ra == nil && nra == nil:
+		return authorizer.AttributesRecord{User: u}
+	case ra == nil:
 		return authorizer.AttributesRecord{User: u, Verb: nra.Verb, Path: nra.Path}
 	}
 	record := authorizer.AttributesRecord{
