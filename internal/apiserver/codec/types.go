@@ -84,7 +84,7 @@ func (t *Types) add(kind schema.GroupVersionKind, make func() runtime.Object) {
 	t.kinds[typ] = append(t.kinds[typ], kind)
 }
 
-// New makes an empty object of a kind.
+// New makes an empty object of a kind, which it carries.
 func (t *Types) New(kind schema.GroupVersionKind) (runtime.Object, error) {
 	t.mu.RLock()
 	make, ok := t.makes[kind]
@@ -92,7 +92,9 @@ func (t *Types) New(kind schema.GroupVersionKind) (runtime.Object, error) {
 	if !ok {
 		return nil, runtime.NewNotRegisteredErrForKind(schemeName, kind)
 	}
-	return make(), nil
+	obj := make()
+	obj.GetObjectKind().SetGroupVersionKind(kind)
+	return obj, nil
 }
 
 // Recognizes says whether there is such a kind.
