@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 
+	"github.com/proa-k8s/proa/internal/api"
 	"github.com/proa-k8s/proa/internal/store"
 )
 
@@ -58,4 +59,27 @@ func (r *Resources) Find(kind schema.GroupKind) (Resource, bool) {
 		}
 	}
 	return Resource{}, false
+}
+
+// Stored lists those of the resources that st has caches of, for Set.
+func Stored(st *store.Store, resources []*api.Resource) []Resource {
+	var out []Resource
+	for _, r := range resources {
+		if r.Prefix == "" {
+			continue
+		}
+		c := st.Cache(r.Prefix)
+		if c == nil {
+			continue
+		}
+		verbs := r.Verbs
+		if verbs == nil {
+			verbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
+		}
+		out = append(out, Resource{
+			GroupVersionResource: r.Versions[0].WithResource(r.Plural),
+			Kind:                 r.Kind, Namespaced: r.Namespaced, Verbs: sets.New(verbs...), Cache: c,
+		})
+	}
+	return out
 }

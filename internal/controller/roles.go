@@ -20,19 +20,21 @@ func manager() user.Info {
 }
 
 // Roles derives the cluster roles of the controllers, and their bindings, from what the controllers declare.
-func Roles(controllers []Controller) ([]rbacv1.ClusterRole, []rbacv1.ClusterRoleBinding) {
-	roles := make([]rbacv1.ClusterRole, 0, len(controllers))
-	bindings := make([]rbacv1.ClusterRoleBinding, 0, len(controllers))
+func Roles(controllers []Controller) ([]*rbacv1.ClusterRole, []*rbacv1.ClusterRoleBinding) {
+	roles := make([]*rbacv1.ClusterRole, 0, len(controllers))
+	bindings := make([]*rbacv1.ClusterRoleBinding, 0, len(controllers))
 	for _, c := range controllers {
-		meta := metav1.ObjectMeta{
-			Name:        "system:controller:" + c.Name + "-controller",
-			Labels:      map[string]string{"kubernetes.io/bootstrapping": "rbac-defaults"},
-			Annotations: map[string]string{rbacv1.AutoUpdateAnnotationKey: "true"},
+		meta := func() metav1.ObjectMeta {
+			return metav1.ObjectMeta{
+				Name:        "system:controller:" + c.Name + "-controller",
+				Labels:      map[string]string{"kubernetes.io/bootstrapping": "rbac-defaults"},
+				Annotations: map[string]string{rbacv1.AutoUpdateAnnotationKey: "true"},
+			}
 		}
-		roles = append(roles, rbacv1.ClusterRole{ObjectMeta: meta, Rules: append(readRules(c), c.Writes...)})
-		bindings = append(bindings, rbacv1.ClusterRoleBinding{
-			ObjectMeta: meta,
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
+		roles = append(roles, &rbacv1.ClusterRole{ObjectMeta: meta(), Rules: append(readRules(c), c.Writes...)})
+		bindings = append(bindings, &rbacv1.ClusterRoleBinding{
+			ObjectMeta: meta(),
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta().Name},
 			Subjects: []rbacv1.Subject{{
 				Kind: rbacv1.ServiceAccountKind, Namespace: metav1.NamespaceSystem, Name: c.Name + "-controller",
 			}},
