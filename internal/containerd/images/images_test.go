@@ -4,61 +4,23 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/klauspost/compress/zstd"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/proa-k8s/proa/internal/containerd"
+	"github.com/proa-k8s/proa/internal/containerd/containerdtest"
 	"github.com/proa-k8s/proa/internal/containerd/images"
 	"github.com/proa-k8s/proa/test/images/catalog"
 )
-
-// start runs containerd for the test and returns its address and CRI image service. Registries are configured below root.
-func start(t *testing.T) (address, root string, cri criapi.ImageServiceClient) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("containerd needs root")
-	}
-	dir, err := os.MkdirTemp("/tmp", "img")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := containerd.Config{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "run")}
-	in, err := containerd.Start(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Stop()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := containerd.Purge(ctx, cfg); err != nil {
-			t.Error(err)
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	conn, err := grpc.NewClient(in.Endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return in.Address(), cfg.Root, criapi.NewImageServiceClient(conn)
-}
 
 // ociLayout packs an image of the catalogue as an OCI layout whose one image carries the reference name.
 func ociLayout(t *testing.T, from, ref string) []byte {
@@ -104,7 +66,8 @@ func names(list []images.Image) []string {
 // TestImages loads archives of every kind into one node, lists and removes them.
 func TestImages(t *testing.T) {
 	ctx := t.Context()
-	address, root, cri := start(t)
+	node := containerdtest.Start(t)
+	address, root, cri := node.Address(), node.Config.Root, node.Images
 
 	var docker bytes.Buffer
 	if err := catalog.Write("hello", &docker); err != nil {

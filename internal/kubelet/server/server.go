@@ -10,8 +10,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -48,7 +51,11 @@ type Config struct {
 
 // Server serves the node's API.
 type Server struct {
-	cfg Config
+	cfg     Config
+	auth    *guard
+	handler http.Handler
+	rates   rates
+	streams streams
 }
 
 // New checks cfg and prepares a Server.
@@ -59,15 +66,67 @@ func New(cfg Config) (*Server, error) {
 	if cfg.SystemLogDir == "" {
 		cfg.SystemLogDir = "/var/log"
 	}
+	if cfg.RootDir == "" {
+		cfg.RootDir = "/"
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg}, nil
+	auth, err := newGuard(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("kubelet server: %w", err)
+	}
+	s := &Server{cfg: cfg, auth: auth, rates: rates{last: map[string]sample{}}}
+	s.handler = s.routes()
+	return s, nil
+}
+
+// ServeHTTP authenticates, authorizes and answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r, ok := s.auth.admit(w, r); ok {
+		s.handler.ServeHTTP(w, r)
+	}
 }
 
 // Serve accepts connections from listener, which is a plain TCP listener, until ctx is done, and returns when all
-// requests have ended.
+// requests have ended; streams that are still open then are cut.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	<-ctx.Done()
-	return listener.Close()
+	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	server := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       90 * time.Second,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withConnection,
+		TLSConfig: &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: s.cfg.Certificate,
+			// Certificates are verified by the authenticator, so that a request with none, or a strange one, can
+			// present a token.
+			ClientAuth: tls.RequestClientCert,
+		},
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.ServeTLS(listener, "", "") }()
+	select {
+	case err := <-ended:
+		s.streams.close()
+		return fmt.Errorf("serving the node's API: %w", err)
+	case <-ctx.Done():
+	}
+	cancel(errors.New("the node agent is stopping"))
+	s.streams.close()
+	last, done := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer done()
+	err := server.Shutdown(last)
+	if err != nil {
+		err = errors.Join(err, server.Close())
+	}
+	<-ended
+	return err
 }
+
+// shutdownTimeout is how long requests may take to end after they were cancelled.
+const shutdownTimeout = 5 * time.Second
