@@ -1,4 +1,4 @@
-package containerd
+package containerd_test
 
 import (
 	"bufio"
@@ -19,8 +19,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/proa-k8s/proa/internal/containerd/images"
-	"github.com/proa-k8s/proa/test/images/catalog"
+	"github.com/proa-k8s/proa/internal/containerd"
+	"github.com/proa-k8s/proa/internal/containerd/containerdtest"
 )
 
 // rootVariable makes the test binary run containerd on the directories below it until it is killed.
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 func serveForTest(dir string) {
 	cfg := configBelow(dir)
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	in, err := Start(context.Background(), cfg)
+	in, err := containerd.Start(context.Background(), cfg)
 	if err != nil {
 		os.Stdout.WriteString("error: " + err.Error() + "\n")
 		os.Exit(1)
@@ -48,8 +48,8 @@ func serveForTest(dir string) {
 	os.Exit(0)
 }
 
-func configBelow(dir string) Config {
-	return Config{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "run")}
+func configBelow(dir string) containerd.Config {
+	return containerd.Config{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "run")}
 }
 
 // node is a containerd in a process of its own, so that it can be killed and started again.
@@ -88,15 +88,7 @@ func newNode(t *testing.T) *node {
 	n := &node{t: t, dir: dir, log: new(lockedBuffer)}
 	t.Cleanup(func() {
 		n.kill()
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := Purge(ctx, configBelow(dir)); err != nil {
-			t.Error(err)
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-		removeCgroups(t, n.cgroup())
+		containerdtest.Clean(t, configBelow(dir), dir, n.cgroup())
 		if t.Failed() {
 			t.Log(n.log.String())
 		}
@@ -142,18 +134,6 @@ func (n *node) start() {
 func (n *node) kill() {
 	_ = n.cmd.Process.Kill()
 	_ = n.cmd.Wait()
-}
-
-// load puts an image of the catalogue into the node.
-func (n *node) load(name string) []images.Image {
-	n.t.Helper()
-	pipe, w := io.Pipe()
-	go func() { w.CloseWithError(catalog.Write(name, w)) }()
-	loaded, err := images.Load(n.t.Context(), n.endpoint, pipe, nil)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return loaded
 }
 
 // sandbox starts a pod sandbox in the host's network.
@@ -209,27 +189,6 @@ func (n *node) status(container string) *criapi.ContainerStatus {
 	return response.Status
 }
 
-// removeCgroups removes the cgroup path, which holds nothing any more, from every hierarchy.
-func removeCgroups(t *testing.T, path string) {
-	for _, pattern := range []string{"/sys/fs/cgroup" + path, "/sys/fs/cgroup/*" + path} {
-		dirs, _ := filepath.Glob(pattern)
-		for _, dir := range dirs {
-			var below []string
-			_ = filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
-				if err == nil && e.IsDir() {
-					below = append([]string{p}, below...)
-				}
-				return nil
-			})
-			for _, d := range below {
-				if err := os.Remove(d); err != nil && !os.IsNotExist(err) {
-					t.Error(err)
-				}
-			}
-		}
-	}
-}
-
 // waitFor waits for a condition that another process brings about.
 func waitFor(t *testing.T, what string, condition func() bool) {
 	t.Helper()
@@ -246,7 +205,7 @@ func waitFor(t *testing.T, what string, condition func() bool) {
 // running as if nothing had been; events go on, exec works, and its exit is noticed.
 func TestContainersSurviveKill(t *testing.T) {
 	n := newNode(t)
-	n.load("busybox")
+	containerdtest.Load(t, n.endpoint, "busybox")
 	sandbox, config := n.sandbox("p")
 	container := n.run(sandbox, config, "c", "busybox:1.36", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done")
 	before := n.status(container)
@@ -293,7 +252,7 @@ func TestContainersSurviveKill(t *testing.T) {
 // TestPurge leaves no process, mount or socket of a node that was killed with containers running.
 func TestPurge(t *testing.T) {
 	n := newNode(t)
-	n.load("busybox")
+	containerdtest.Load(t, n.endpoint, "busybox")
 	sandbox, config := n.sandbox("p")
 	// A grandchild in a session of its own is what escapes most easily.
 	container := n.run(sandbox, config, "c", "busybox:1.36", "sh", "-c", "setsid sleep 1000 & sleep 1000")
@@ -302,19 +261,16 @@ func TestPurge(t *testing.T) {
 		return err == nil && len(strings.Fields(string(out.Stdout))) == 2
 	})
 
-	if err := Purge(t.Context(), configBelow(n.dir)); !errors.Is(err, unix.EWOULDBLOCK) {
+	if err := containerd.Purge(t.Context(), configBelow(n.dir)); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Fatalf("purging what runs: %v, want EWOULDBLOCK", err)
 	}
 	n.kill()
-	if err := Purge(t.Context(), configBelow(n.dir)); err != nil {
+	if err := containerd.Purge(t.Context(), configBelow(n.dir)); err != nil {
 		t.Fatal(err)
 	}
-	all, err := processes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if shims, beneath := family(all, filepath.Join(n.dir, "root", "bin")); len(shims)+len(beneath) != 0 {
-		t.Errorf("left behind: %v %v", shims, beneath)
+	left, err := containerd.Shims(filepath.Join(n.dir, "root", "bin"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -326,7 +282,7 @@ func TestPurge(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(n.dir, "run")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the state directory is still there: %v", err)
 	}
-	if err := Purge(t.Context(), configBelow(n.dir)); err != nil {
+	if err := containerd.Purge(t.Context(), configBelow(n.dir)); err != nil {
 		t.Errorf("purging once more: %v", err)
 	}
 }
@@ -334,7 +290,7 @@ func TestPurge(t *testing.T) {
 // TestSecondInstance is refused, in this process and in another.
 func TestSecondInstance(t *testing.T) {
 	n := newNode(t)
-	if _, err := Start(t.Context(), configBelow(n.dir)); !errors.Is(err, unix.EWOULDBLOCK) {
+	if _, err := containerd.Start(t.Context(), configBelow(n.dir)); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Errorf("a second containerd on the same root: %v, want EWOULDBLOCK", err)
 	}
 }
