@@ -16,12 +16,18 @@ func warnPod(_ context.Context, pod, old *corev1.Pod) []string {
 	var warnings []string
 	if old == nil {
 		if messages := validation.IsDNS1123Label(pod.Name); pod.Name != "" && len(messages) > 0 {
-			warnings = append(warnings, fmt.Sprintf("metadata.name: this is used in the Pod's hostname, which can result in "+
-				"surprising behavior; a DNS label is recommended: %v", messages))
+			warnings = append(warnings, fmt.Sprintf("metadata.name: this is used in the Pod's hostname, "+
+				"which can result in surprising behavior; a DNS label is recommended: %v", messages))
 		}
 		return append(warnings, WarnPodSpec(&pod.Spec, nil, &pod.ObjectMeta, field.NewPath("spec"), PodOptions{Pod: true})...)
 	}
 	return WarnPodSpec(&pod.Spec, &old.Spec, &pod.ObjectMeta, field.NewPath("spec"), PodOptions{Pod: true})
+}
+
+// PodNamesWarning is the warning for an object with pods named after it whose name is not a DNS label.
+func PodNamesWarning(messages []string) string {
+	return fmt.Sprintf("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; "+
+		"a DNS label is recommended: %v", messages)
 }
 
 // WarnPodTemplate gives the warnings for a pod template at path; old is nil on creation.
