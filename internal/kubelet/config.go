@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/proa-k8s/proa/internal/kubelet/eviction"
 )
 
 // Config is what a Kubelet is made of. Names, addresses and directories belong to one cluster's node; several nodes can
@@ -140,6 +142,9 @@ func (c *Config) complete() error {
 	}
 	if c.EvictionHard == nil {
 		c.EvictionHard = defaultEvictionHard()
+	}
+	if _, err := eviction.Parse(c.EvictionHard); err != nil {
+		errs = append(errs, err)
 	}
 	if c.ContainerLogMaxSize == 0 {
 		c.ContainerLogMaxSize = 10 << 20

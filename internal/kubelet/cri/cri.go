@@ -61,6 +61,8 @@ type Container struct {
 	User        *runtimeapi.LinuxContainerUser
 	Resources   *runtimeapi.LinuxContainerResources
 	StopSignal  runtimeapi.Signal
+
+	namedState State // by a list, for Differs only
 }
 
 // Sandbox is one sandbox of a pod.
@@ -72,6 +74,8 @@ type Sandbox struct {
 	IPs            []string
 	HostNetwork    bool
 	RuntimeHandler string
+
+	namedState State // by a list, for Differs only
 }
 
 // Pod is what exists of a pod in the runtime, the newest first.
@@ -215,11 +219,44 @@ func ErrorText(err error) string {
 
 // List returns all pods of which the runtime has anything, with the status of every container.
 func (c *Client) List(ctx context.Context) (map[types.UID]*Pod, error) {
-	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	pods, err := c.Names(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for uid, p := range pods {
+		fresh, err := c.Refresh(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		pods[uid] = fresh
+	}
+	return pods, nil
+}
+
+// ListPod returns what the runtime has of one pod.
+func (c *Client) ListPod(ctx context.Context, uid types.UID) (*Pod, error) {
+	pods, err := c.Names(ctx, uid)
+	if err != nil {
+		return nil, err
+	}
+	if pods[uid] == nil {
+		return &Pod{UID: uid}, nil
+	}
+	return c.Refresh(ctx, pods[uid])
+}
+
+// Names returns the IDs of what exists of all pods, or of one if uid is not empty, with states but without any detail:
+// two cheap calls.
+func (c *Client) Names(ctx context.Context, uid types.UID) (map[types.UID]*Pod, error) {
+	var labels map[string]string
+	if uid != "" {
+		labels = map[string]string{kubelettypes.KubernetesPodUIDLabel: string(uid)}
+	}
+	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{LabelSelector: labels}})
 	if err != nil {
 		return nil, fmt.Errorf("listing sandboxes: %w", err)
 	}
-	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{LabelSelector: labels}})
 	if err != nil {
 		return nil, fmt.Errorf("listing containers: %w", err)
 	}
@@ -240,23 +277,38 @@ func (c *Client) List(ctx context.Context) (map[types.UID]*Pod, error) {
 			continue // not made by a kubelet
 		}
 		p := get(s.Labels)
-		p.Sandboxes = append(p.Sandboxes, Sandbox{ID: s.Id, CreatedAt: time.Unix(0, s.CreatedAt)})
+		p.Sandboxes = append(p.Sandboxes, Sandbox{ID: s.Id, CreatedAt: time.Unix(0, s.CreatedAt), namedState: sandboxState(s.State)})
 	}
 	for _, ct := range containers.Containers {
 		if ct.Labels[kubelettypes.KubernetesPodUIDLabel] == "" {
 			continue
 		}
 		p := get(ct.Labels)
-		p.Containers = append(p.Containers, Container{ID: ct.Id, SandboxID: ct.PodSandboxId})
-	}
-	for uid, p := range pods {
-		fresh, err := c.Refresh(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		pods[uid] = fresh
+		p.Containers = append(p.Containers, Container{ID: ct.Id, SandboxID: ct.PodSandboxId, namedState: containerState(ct.State)})
 	}
 	return pods, nil
+}
+
+// Differs reports whether what exists is not what p shows: something came, went, or changed its state. names is the
+// answer of Names, nil when nothing exists.
+func (p *Pod) Differs(names *Pod) bool {
+	if names == nil {
+		return len(p.Sandboxes) > 0 || len(p.Containers) > 0
+	}
+	if len(p.Sandboxes) != len(names.Sandboxes) || len(p.Containers) != len(names.Containers) {
+		return true
+	}
+	for _, s := range names.Sandboxes {
+		if !slices.ContainsFunc(p.Sandboxes, func(o Sandbox) bool { return o.ID == s.ID && o.State == s.namedState }) {
+			return true
+		}
+	}
+	for _, ct := range names.Containers {
+		if known := p.Container(ct.ID); known == nil || known.State != ct.namedState {
+			return true
+		}
+	}
+	return false
 }
 
 // Refresh asks the runtime for the state of everything that p names and returns it as a new value. What the runtime no
@@ -300,13 +352,10 @@ func SandboxFrom(s *runtimeapi.PodSandboxStatus) Sandbox {
 	sandbox := Sandbox{
 		ID:             s.Id,
 		Attempt:        s.GetMetadata().GetAttempt(),
-		State:          Exited,
+		State:          sandboxState(s.State),
 		CreatedAt:      time.Unix(0, s.CreatedAt),
 		RuntimeHandler: s.RuntimeHandler,
 		HostNetwork:    s.GetLinux().GetNamespaces().GetOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE,
-	}
-	if s.State == runtimeapi.PodSandboxState_SANDBOX_READY {
-		sandbox.State = Running
 	}
 	if ip := s.GetNetwork().GetIp(); ip != "" {
 		sandbox.IPs = append(sandbox.IPs, ip)
@@ -325,6 +374,7 @@ func ContainerFrom(s *runtimeapi.ContainerStatus, sandboxID string) Container {
 		Attempt:     s.GetMetadata().GetAttempt(),
 		SandboxID:   sandboxID,
 		CreatedAt:   time.Unix(0, s.CreatedAt),
+		State:       containerState(s.State),
 		ExitCode:    s.ExitCode,
 		Reason:      s.Reason,
 		Message:     s.Message,
@@ -347,15 +397,26 @@ func ContainerFrom(s *runtimeapi.ContainerStatus, sandboxID string) Container {
 	if s.FinishedAt != 0 {
 		c.FinishedAt = time.Unix(0, s.FinishedAt)
 	}
-	switch s.State {
-	case runtimeapi.ContainerState_CONTAINER_CREATED:
-		c.State = Created
-	case runtimeapi.ContainerState_CONTAINER_RUNNING:
-		c.State = Running
-	case runtimeapi.ContainerState_CONTAINER_EXITED:
-		c.State = Exited
-	}
 	return c
+}
+
+func sandboxState(s runtimeapi.PodSandboxState) State {
+	if s == runtimeapi.PodSandboxState_SANDBOX_READY {
+		return Running
+	}
+	return Exited
+}
+
+func containerState(s runtimeapi.ContainerState) State {
+	switch s {
+	case runtimeapi.ContainerState_CONTAINER_CREATED:
+		return Created
+	case runtimeapi.ContainerState_CONTAINER_RUNNING:
+		return Running
+	case runtimeapi.ContainerState_CONTAINER_EXITED:
+		return Exited
+	}
+	return Unknown
 }
 
 // Events calls handle with the UID of a pod each time the runtime says that something of it has changed, until ctx is

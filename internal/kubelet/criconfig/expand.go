@@ -1,10 +1,17 @@
 package criconfig
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Expand replaces references $(NAME) by the value that the first of the sets has; one that none has stays as it is, and $$
 // stands for $, so that $$(NAME) is not a reference.
 func Expand(s string, sets ...map[string]string) string {
+	return expand(s, func(name string) (string, bool) { return lookup(name, sets) })
+}
+
+func expand(s string, value func(name string) (string, bool)) string {
 	if !strings.Contains(s, "$") {
 		return s
 	}
@@ -30,8 +37,8 @@ func Expand(s string, sets ...map[string]string) string {
 			}
 			name := s[1:end]
 			s = s[end+1:]
-			if value, ok := lookup(name, sets); ok {
-				b.WriteString(value)
+			if v, ok := value(name); ok {
+				b.WriteString(v)
 			} else {
 				b.WriteString("$(" + name + ")")
 			}
@@ -56,4 +63,20 @@ func expandAll(list []string, values map[string]string) []string {
 		out = append(out, Expand(s, values))
 	}
 	return out
+}
+
+// ExpandStrict is Expand for places where a reference to a variable that does not exist is an error.
+func ExpandStrict(s string, values map[string]string) (string, error) {
+	var missing []string
+	out := expand(s, func(name string) (string, bool) {
+		v, ok := values[name]
+		if !ok {
+			missing = append(missing, name)
+		}
+		return v, ok
+	})
+	if len(missing) > 0 {
+		return "", fmt.Errorf("missing value for %q", missing[0])
+	}
+	return out, nil
 }

@@ -3,6 +3,7 @@ package images
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"path"
@@ -66,21 +67,21 @@ func parseSecret(s *corev1.Secret) (map[string]entry, error) {
 			Auths map[string]entry `json:"auths"`
 		}
 		if err := json.Unmarshal(s.Data[corev1.DockerConfigJsonKey], &file); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", corev1.DockerConfigJsonKey, withoutContent(err))
+			return nil, fmt.Errorf("reading %s: %w", corev1.DockerConfigJsonKey, errNotJSON)
 		}
 		return file.Auths, nil
 	case corev1.SecretTypeDockercfg:
 		var entries map[string]entry
 		if err := json.Unmarshal(s.Data[corev1.DockerConfigKey], &entries); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", corev1.DockerConfigKey, withoutContent(err))
+			return nil, fmt.Errorf("reading %s: %w", corev1.DockerConfigKey, errNotJSON)
 		}
 		return entries, nil
 	}
 	return nil, nil
 }
 
-// withoutContent keeps parts of a secret out of messages.
-func withoutContent(error) error { return fmt.Errorf("it is no valid JSON of the expected form") }
+// errNotJSON stands for the decoder's errors, which show parts of the secret.
+var errNotJSON = errors.New("it is no valid JSON of the expected form")
 
 func (e entry) config() (*runtimeapi.AuthConfig, error) {
 	auth := &runtimeapi.AuthConfig{Username: e.Username, Password: e.Password, IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken}

@@ -7,12 +7,14 @@ package images
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/proa-k8s/proa/internal/kubelet/cri"
@@ -42,20 +44,36 @@ const (
 	firstBackoff = 10 * time.Second
 	lastBackoff  = 5 * time.Minute
 	recheck      = 10 * time.Second
+	// settle is how long the cause of a failure is shown before the back-off is.
+	settle = 2 * time.Second
 )
 
 // Puller pulls images. It may be used by many goroutines.
 type Puller struct {
-	client  runtimeapi.ImageServiceClient
-	backoff *flowcontrol.Backoff
+	client runtimeapi.ImageServiceClient
 	// event tells users of a pod about its images.
 	event func(pod *corev1.Pod, container, eventType, reason, message string)
 	used  func(id string)
+
+	mu      sync.Mutex
+	backoff map[key]wait
+}
+
+// key is an image of a pod.
+type key struct {
+	pod   types.UID
+	image string
+}
+
+// wait is how long a pull that failed is not repeated.
+type wait struct {
+	delay time.Duration
+	until time.Time
 }
 
 // New makes a Puller. used is told the ID of each image that a container is about to use.
 func New(client runtimeapi.ImageServiceClient, event func(pod *corev1.Pod, container, eventType, reason, message string), used func(id string)) *Puller {
-	return &Puller{client: client, backoff: flowcontrol.NewBackOff(firstBackoff, lastBackoff), event: event, used: used}
+	return &Puller{client: client, backoff: map[key]wait{}, event: event, used: used}
 }
 
 // Request is one image that a container needs.
@@ -119,11 +137,11 @@ func (p *Puller) status(ctx context.Context, spec *runtimeapi.ImageSpec) (*runti
 
 // pull pulls the image, with each of the matching credentials until one is accepted.
 func (p *Puller) pull(ctx context.Context, r *Request, spec *runtimeapi.ImageSpec) (*runtimeapi.Image, error) {
-	key := string(r.Pod.UID) + "_" + r.Image
-	if p.backoff.IsInBackOffSinceUpdate(key, time.Now()) {
+	k := key{r.Pod.UID, r.Image}
+	if left := p.remaining(k); left > 0 {
 		message := fmt.Sprintf("Back-off pulling image %q", r.Image)
 		p.event(r.Pod, r.Container, corev1.EventTypeNormal, "BackOff", message)
-		return nil, &Error{ImagePullBackOff, message, p.backoff.Get(key)}
+		return nil, &Error{ImagePullBackOff, message, left}
 	}
 	p.event(r.Pod, r.Container, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", r.Image))
 	began := time.Now()
@@ -143,10 +161,12 @@ func (p *Puller) pull(ctx context.Context, r *Request, spec *runtimeapi.ImageSpe
 		}
 		text := cri.ErrorText(err)
 		p.event(r.Pod, r.Container, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", r.Image, text))
-		p.backoff.Next(key, time.Now())
-		return nil, &Error{ErrImagePull, text, p.backoff.Get(key)}
+		p.failed(k)
+		return nil, &Error{ErrImagePull, text, settle}
 	}
-	p.backoff.DeleteEntry(key)
+	p.mu.Lock()
+	delete(p.backoff, k)
+	p.mu.Unlock()
 	took := time.Since(began).Truncate(time.Millisecond)
 	p.event(r.Pod, r.Container, corev1.EventTypeNormal, "Pulled",
 		fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.", r.Image, took, took, image.Size))
@@ -170,8 +190,30 @@ func (p *Puller) try(ctx context.Context, r *Request, spec *runtimeapi.ImageSpec
 	return first
 }
 
-// Forget ends the back-offs of pods that are gone.
-func (p *Puller) Forget() { p.backoff.GC() }
+// remaining is how long the image is not to be pulled yet.
+func (p *Puller) remaining(k key) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Until(p.backoff[k].until)
+}
+
+// failed makes the next attempt wait, for twice as long as the last.
+func (p *Puller) failed(k key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delay := firstBackoff
+	if w, ok := p.backoff[k]; ok {
+		delay = min(2*w.delay, lastBackoff)
+	}
+	p.backoff[k] = wait{delay, time.Now().Add(delay)}
+}
+
+// Forget drops what is known of a pod that is gone.
+func (p *Puller) Forget(pod types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.backoff, func(k key, _ wait) bool { return k.pod == pod })
+}
 
 // Normalize gives an image without tag or digest the tag latest, and refuses what is no name of an image.
 func Normalize(name string) (string, error) {

@@ -47,6 +47,15 @@ func conditions(in *Input, status *corev1.PodStatus) {
 	status.Conditions = list
 }
 
+// Owned reports whether the kubelet is the one that sets a condition.
+func Owned(t corev1.PodConditionType) bool {
+	switch t {
+	case corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled:
+		return true
+	}
+	return false
+}
+
 func condition(list []corev1.PodCondition, t corev1.PodConditionType) *corev1.PodCondition {
 	for i := range list {
 		if list[i].Type == t {

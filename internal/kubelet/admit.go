@@ -1,0 +1,142 @@
+package kubelet
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/proa-k8s/proa/internal/kubelet/criconfig"
+	"github.com/proa-k8s/proa/internal/kubelet/podstatus"
+)
+
+// nodeFacts is what the admission of a pod rests on.
+type nodeFacts struct {
+	node          *corev1.Node // as the API has it; nil when not known yet
+	allocatable   corev1.ResourceList
+	unsafeSysctls []string
+	pressure      func(corev1.NodeConditionType) bool
+}
+
+// admit decides whether a pod that was bound to this node can run beside the others. Nil means yes; a pod that is refused
+// fails for good.
+func admit(pod *corev1.Pod, others []*corev1.Pod, facts *nodeFacts) *podstatus.Reason {
+	rejected := func(reason, format string, args ...any) *podstatus.Reason {
+		return &podstatus.Reason{Reason: reason, Message: "Pod was rejected: " + fmt.Sprintf(format, args...)}
+	}
+	if sc := pod.Spec.SecurityContext; sc != nil {
+		for _, s := range sc.Sysctls {
+			if !criconfig.SysctlAllowed(s.Name, facts.unsafeSysctls) {
+				return rejected("SysctlForbidden", "forbidden sysctl: %q not allowlisted", s.Name)
+			}
+		}
+	}
+	if os := pod.Spec.OS; os != nil && os.Name != corev1.Linux {
+		return rejected("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+	}
+	if facts.node != nil {
+		if ok, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(facts.node); err != nil || !ok {
+			return rejected("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector")
+		}
+	}
+	if critical(pod) {
+		return nil // room is made for these
+	}
+	if pressed(pod, facts) {
+		return &podstatus.Reason{Reason: "Evicted", Message: "Pod was rejected: The node had condition: [MemoryPressure]. "}
+	}
+	return fits(pod, others, facts)
+}
+
+// pressed reports whether memory is so short that a pod that asked for none is not taken.
+func pressed(pod *corev1.Pod, facts *nodeFacts) bool {
+	return facts.pressure != nil && facts.pressure(corev1.NodeMemoryPressure) && criconfig.QOS(pod) == corev1.PodQOSBestEffort
+}
+
+// critical reports whether a pod is of the system's own priority classes, or static.
+func critical(pod *corev1.Pod) bool {
+	return pod.Spec.Priority != nil && *pod.Spec.Priority >= 2000000000 || pod.Annotations[configSourceAnnotation] == configSourceFile
+}
+
+// fits checks the resources that are asked for, and host ports.
+func fits(pod *corev1.Pod, others []*corev1.Pod, facts *nodeFacts) *podstatus.Reason {
+	used := corev1.ResourceList{}
+	ports := map[hostPort]bool{}
+	count := int64(0)
+	for _, o := range others {
+		count++
+		for name, q := range resourcehelper.PodRequests(o, resourcehelper.PodResourcesOptions{}) {
+			sum := used[name]
+			sum.Add(q)
+			used[name] = sum
+		}
+		for _, p := range hostPorts(o) {
+			ports[p] = true
+		}
+	}
+	short := func(name corev1.ResourceName, requested, used, capacity int64) *podstatus.Reason {
+		return &podstatus.Reason{
+			Reason: "OutOf" + string(name),
+			Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
+				name, requested, used, capacity),
+		}
+	}
+	if limit := facts.allocatable.Pods().Value(); count+1 > limit {
+		return short(corev1.ResourcePods, 1, count, limit)
+	}
+	for name, q := range resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{}) {
+		if q.IsZero() {
+			continue
+		}
+		have, sum := facts.allocatable[name], used[name]
+		total := sum.DeepCopy()
+		total.Add(q)
+		if total.Cmp(have) > 0 {
+			if name == corev1.ResourceCPU {
+				return short(name, q.MilliValue(), sum.MilliValue(), have.MilliValue())
+			}
+			return short(name, q.Value(), sum.Value(), have.Value())
+		}
+	}
+	for _, want := range hostPorts(pod) {
+		for have := range ports {
+			if want.conflicts(have) {
+				return &podstatus.Reason{Reason: "NodePorts", Message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"}
+			}
+		}
+	}
+	return nil
+}
+
+type hostPort struct {
+	ip       string
+	protocol corev1.Protocol
+	port     int32
+}
+
+func (p hostPort) conflicts(o hostPort) bool {
+	return p.port == o.port && p.protocol == o.protocol && (p.ip == o.ip || p.ip == "0.0.0.0" || o.ip == "0.0.0.0")
+}
+
+func hostPorts(pod *corev1.Pod) []hostPort {
+	var list []hostPort
+	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for i := range containers {
+			for _, p := range containers[i].Ports {
+				if p.HostPort == 0 {
+					continue
+				}
+				h := hostPort{ip: p.HostIP, protocol: p.Protocol, port: p.HostPort}
+				if h.ip == "" {
+					h.ip = "0.0.0.0"
+				}
+				if h.protocol == "" {
+					h.protocol = corev1.ProtocolTCP
+				}
+				list = append(list, h)
+			}
+		}
+	}
+	return list
+}
