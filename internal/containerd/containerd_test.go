@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,13 +55,15 @@ func configBelow(dir string) containerd.Config {
 
 // node is a containerd in a process of its own, so that it can be killed and started again.
 type node struct {
-	t        *testing.T
+	t        testing.TB
 	dir      string
 	cmd      *exec.Cmd
 	stdin    io.Closer
 	log      *lockedBuffer
 	runtime  criapi.RuntimeServiceClient
 	endpoint string
+	// isolated has the process run in a network namespace of its own, so that bridges of pods are made there.
+	isolated bool
 }
 
 type lockedBuffer struct {
@@ -76,7 +79,9 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 
 // newNode starts containerd below a new directory with a short path; after the test everything of it is gone, or the
 // test fails.
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node { return startNode(t, false) }
+
+func startNode(t testing.TB, isolated bool) *node {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("containers need root")
@@ -85,7 +90,7 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, dir: dir, log: new(lockedBuffer)}
+	n := &node{t: t, dir: dir, log: new(lockedBuffer), isolated: isolated}
 	t.Cleanup(func() {
 		n.kill()
 		containerdtest.Clean(t, configBelow(dir), dir, n.cgroup())
@@ -105,6 +110,9 @@ func (n *node) start() {
 	n.cmd = exec.Command(os.Args[0])
 	n.cmd.Env = append(os.Environ(), rootVariable+"="+n.dir)
 	n.cmd.Stderr = n.log
+	if n.isolated {
+		n.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	}
 	stdin, err := n.cmd.StdinPipe()
 	if err != nil {
 		n.t.Fatal(err)
@@ -136,25 +144,31 @@ func (n *node) kill() {
 	_ = n.cmd.Wait()
 }
 
-// sandbox starts a pod sandbox in the host's network.
+// sandbox starts a pod sandbox: in a network of its own on an isolated node, in the host's otherwise.
 func (n *node) sandbox(name string) (id string, config *criapi.PodSandboxConfig) {
 	n.t.Helper()
-	config = &criapi.PodSandboxConfig{
-		Metadata:     &criapi.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name},
-		LogDirectory: filepath.Join(n.dir, "logs"),
-		Linux: &criapi.LinuxPodSandboxConfig{
-			CgroupParent: n.cgroup(),
-			SecurityContext: &criapi.LinuxSandboxSecurityContext{NamespaceOptions: &criapi.NamespaceOption{
-				Network: criapi.NamespaceMode_NODE,
-				Pid:     criapi.NamespaceMode_CONTAINER,
-			}},
-		},
+	config = n.sandboxConfig(name)
+	if !n.isolated {
+		config.Linux.SecurityContext = &criapi.LinuxSandboxSecurityContext{NamespaceOptions: &criapi.NamespaceOption{
+			Network: criapi.NamespaceMode_NODE,
+			Pid:     criapi.NamespaceMode_CONTAINER,
+		}}
 	}
 	response, err := n.runtime.RunPodSandbox(n.t.Context(), &criapi.RunPodSandboxRequest{Config: config})
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	return response.PodSandboxId, config
+}
+
+func (n *node) sandboxConfig(name string) *criapi.PodSandboxConfig {
+	return &criapi.PodSandboxConfig{
+		Metadata:     &criapi.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name},
+		LogDirectory: filepath.Join(n.dir, "logs"),
+		Linux: &criapi.LinuxPodSandboxConfig{
+			CgroupParent: n.cgroup(),
+		},
+	}
 }
 
 // run creates and starts a container.
@@ -190,7 +204,7 @@ func (n *node) status(container string) *criapi.ContainerStatus {
 }
 
 // waitFor waits for a condition that another process brings about.
-func waitFor(t *testing.T, what string, condition func() bool) {
+func waitFor(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for !condition() {
