@@ -20,7 +20,7 @@ func PersistentVolume() *api.Resource {
 	spec := corev1.PersistentVolumeSpec{}.SwaggerDoc()
 	return api.Define[corev1.PersistentVolume, corev1.PersistentVolumeList](corev1.SchemeGroupVersion, api.Resource{
 		Plural: "persistentvolumes", Singular: "persistentvolume", Kind: "PersistentVolume", ShortNames: []string{"pv"},
-		Prefix: "persistentvolumes",
+		Prefix: "persistentvolumes", ReturnDeleted: true,
 		Strategy: api.Typed[*corev1.PersistentVolume]{
 			Default: defaultVolumeObject,
 			PrepareCreate: func(_ context.Context, pv *corev1.PersistentVolume) {

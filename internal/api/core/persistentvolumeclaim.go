@@ -28,7 +28,7 @@ func PersistentVolumeClaim() *api.Resource {
 	}.Strategy()
 	return api.Define[corev1.PersistentVolumeClaim, corev1.PersistentVolumeClaimList](corev1.SchemeGroupVersion, api.Resource{
 		Plural: "persistentvolumeclaims", Singular: "persistentvolumeclaim", Kind: "PersistentVolumeClaim",
-		ShortNames: []string{"pvc"}, Namespaced: true, Prefix: "persistentvolumeclaims",
+		ShortNames: []string{"pvc"}, Namespaced: true, Prefix: "persistentvolumeclaims", ReturnDeleted: true,
 		Strategy: api.Typed[*corev1.PersistentVolumeClaim]{
 			Default:        defaultClaim,
 			PrepareCreate:  prepareClaimCreate,

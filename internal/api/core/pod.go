@@ -23,7 +23,7 @@ var (
 func Pod() *api.Resource {
 	return api.Define[corev1.Pod, corev1.PodList](corev1.SchemeGroupVersion, api.Resource{
 		Plural: "pods", Singular: "pod", Kind: "Pod", ShortNames: []string{"po"}, Categories: []string{"all"},
-		Namespaced: true, Prefix: "pods",
+		Namespaced: true, Prefix: "pods", ReturnDeleted: true,
 		Strategy: api.Typed[*corev1.Pod]{
 			Default:        defaultPod,
 			PrepareCreate:  preparePodCreate,

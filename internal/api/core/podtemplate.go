@@ -14,7 +14,7 @@ import (
 func PodTemplate() *api.Resource {
 	path := field.NewPath("template")
 	return api.Define[corev1.PodTemplate, corev1.PodTemplateList](corev1.SchemeGroupVersion, api.Resource{
-		Plural: "podtemplates", Singular: "podtemplate", Kind: "PodTemplate", Namespaced: true, Prefix: "podtemplates",
+		Plural: "podtemplates", Singular: "podtemplate", Kind: "PodTemplate", Namespaced: true, Prefix: "podtemplates", ReturnDeleted: true,
 		Strategy: api.Typed[*corev1.PodTemplate]{
 			Default: func(t *corev1.PodTemplate) { DefaultPodTemplateSpec(&t.Template) },
 			PrepareCreate: func(_ context.Context, t *corev1.PodTemplate) {

@@ -20,7 +20,7 @@ import (
 func ResourceQuota() *api.Resource {
 	return api.Define[corev1.ResourceQuota, corev1.ResourceQuotaList](corev1.SchemeGroupVersion, api.Resource{
 		Plural: "resourcequotas", Singular: "resourcequota", Kind: "ResourceQuota", ShortNames: []string{"quota"},
-		Namespaced: true, Prefix: "resourcequotas",
+		Namespaced: true, Prefix: "resourcequotas", ReturnDeleted: true,
 		Strategy: api.Typed[*corev1.ResourceQuota]{
 			Default: func(q *corev1.ResourceQuota) {
 				roundUp(q.Spec.Hard)

@@ -22,8 +22,8 @@ func Service() *api.Resource {
 	kind := corev1.SchemeGroupVersion.WithKind("Service")
 	return api.Define[corev1.Service, corev1.ServiceList](corev1.SchemeGroupVersion, api.Resource{
 		Plural: "services", Singular: "service", Kind: "Service", ShortNames: []string{"svc"}, Categories: []string{"all"},
-		Namespaced: true,
-		Prefix:     "services/specs",
+		Namespaced: true, ReturnDeleted: true,
+		Prefix: "services/specs",
 		Strategy: api.Typed[*corev1.Service]{
 			Default: defaultService,
 			PrepareCreate: func(_ context.Context, svc *corev1.Service) {

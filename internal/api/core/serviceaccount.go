@@ -17,8 +17,8 @@ const enforceMountableSecrets = "kubernetes.io/enforce-mountable-secrets"
 func ServiceAccount() *api.Resource {
 	return api.Define[corev1.ServiceAccount, corev1.ServiceAccountList](corev1.SchemeGroupVersion, api.Resource{
 		Plural: "serviceaccounts", Singular: "serviceaccount", Kind: "ServiceAccount", ShortNames: []string{"sa"},
-		Namespaced: true,
-		Prefix:     "serviceaccounts",
+		Namespaced: true, ReturnDeleted: true,
+		Prefix: "serviceaccounts",
 		Strategy: api.Typed[*corev1.ServiceAccount]{
 			PrepareCreate: func(_ context.Context, sa *corev1.ServiceAccount) { cleanSecretReferences(sa) },
 			PrepareUpdate: func(_ context.Context, sa, _ *corev1.ServiceAccount) { cleanSecretReferences(sa) },

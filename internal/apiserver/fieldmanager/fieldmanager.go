@@ -56,17 +56,23 @@ type Manager struct {
 // New makes the manager of an endpoint; subresource is empty for the main resource. reset are the fields that the
 // endpoint drops, by API version.
 func (f *Factory) New(r *api.Resource, v *api.Version, subresource string, reset map[string]*fieldpath.Set) *Manager {
+	return f.newManager(f.schema, r, v, subresource, reset)
+}
+
+func (f *Factory) newManager(schema func() managedfields.TypeConverter, r *api.Resource, v *api.Version, subresource string, reset map[string]*fieldpath.Set) *Manager {
 	c := converter{resource: r, types: f.types}
 	return &Manager{sync.OnceValues(func() (*managedfields.FieldManager, error) {
-		return managedfields.NewDefaultFieldManager(f.schema(), c, c, f.types, v.WithKind(r.Kind), r.Hub, subresource, filters(reset))
+		return managedfields.NewDefaultFieldManager(schema(), c, c, f.types, v.WithKind(r.Kind), r.Hub, subresource, filters(reset))
 	})}
 }
 
-// NewScale makes the manager of a scale subresource, whose objects are autoscaling/v1 Scales.
+// NewScale makes the manager of a scale subresource, whose objects are autoscaling/v1 Scales. They have no list whose
+// merging a schema would have to describe, and client-go has no schema of them.
 func (f *Factory) NewScale() *Manager {
 	kind := schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}
 	version := api.Version{GroupVersion: kind.GroupVersion()}
-	return f.New(&api.Resource{Kind: kind.Kind, Hub: kind.GroupVersion(), Versions: []api.Version{version}}, &version, "scale", nil)
+	r := &api.Resource{Kind: kind.Kind, Hub: kind.GroupVersion(), Versions: []api.Version{version}}
+	return f.newManager(managedfields.NewDeducedTypeConverter, r, &version, "scale", nil)
 }
 
 func filters(reset map[string]*fieldpath.Set) map[fieldpath.APIVersion]fieldpath.Filter {
