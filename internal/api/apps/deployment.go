@@ -47,7 +47,16 @@ func Deployment() *api.Resource {
 			},
 			Validate:       validateDeployment,
 			ValidateUpdate: validateDeploymentUpdate,
-			ResetFields:    api.Reset(deploymentVersions, fieldpath.MakePathOrDie("status")),
+			Warn: func(_ context.Context, d, old *appsv1.Deployment) []string {
+				if old == nil {
+					return warnWorkload(d.Name, &d.Spec.Template, nil)
+				}
+				if old.Generation == d.Generation {
+					return nil
+				}
+				return warnWorkload(d.Name, &d.Spec.Template, &old.Spec.Template)
+			},
+			ResetFields: api.Reset(deploymentVersions, fieldpath.MakePathOrDie("status")),
 		}.Strategy(),
 		Subresources: []api.Subresource{
 			api.ScaleOf(func(d *appsv1.Deployment) (int32, int32, string) {

@@ -62,7 +62,16 @@ func ReplicaSet() *api.Resource {
 				return validateReplicaSetSpec(&rs.Spec, nil, field.NewPath("spec"))
 			},
 			ValidateUpdate: validateReplicaSetUpdate,
-			ResetFields:    api.Reset(replicaSetVersions, fieldpath.MakePathOrDie("status")),
+			Warn: func(_ context.Context, rs, old *appsv1.ReplicaSet) []string {
+				if old == nil {
+					return warnWorkload(rs.Name, &rs.Spec.Template, nil)
+				}
+				if old.Generation == rs.Generation {
+					return nil
+				}
+				return warnWorkload(rs.Name, &rs.Spec.Template, &old.Spec.Template)
+			},
+			ResetFields: api.Reset(replicaSetVersions, fieldpath.MakePathOrDie("status")),
 		}.Strategy(),
 		Subresources: []api.Subresource{
 			api.ScaleOf(func(rs *appsv1.ReplicaSet) (int32, int32, string) {

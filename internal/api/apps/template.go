@@ -1,12 +1,14 @@
 package apps
 
 import (
+	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/proa-k8s/proa/internal/api"
@@ -110,4 +112,16 @@ func validateCounts(path *field.Path, limit count, counts ...count) field.ErrorL
 		}
 	}
 	return errs
+}
+
+// warnWorkload warns of what is unwise in a workload and its template; old is nil on creation.
+func warnWorkload(name string, template, old *corev1.PodTemplateSpec) []string {
+	var warnings []string
+	if old == nil {
+		if msgs := validation.IsDNS1123Label(name); len(msgs) > 0 {
+			warnings = append(warnings, fmt.Sprintf("metadata.name: this is used in Pod names and hostnames, "+
+				"which can result in surprising behavior; a DNS label is recommended: %v", msgs))
+		}
+	}
+	return append(warnings, core.WarnPodTemplate(template, old, field.NewPath("spec", "template"))...)
 }

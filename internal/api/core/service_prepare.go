@@ -127,6 +127,12 @@ func keepAllocated(svc, old *corev1.Service) {
 		if len(svc.Spec.ClusterIPs) == 0 && svc.Spec.ClusterIP == old.Spec.ClusterIP {
 			svc.Spec.ClusterIPs = old.Spec.ClusterIPs
 		}
+		if len(svc.Spec.IPFamilies) == 0 {
+			svc.Spec.IPFamilies = old.Spec.IPFamilies
+		}
+		if svc.Spec.IPFamilyPolicy == nil {
+			svc.Spec.IPFamilyPolicy = old.Spec.IPFamilyPolicy
+		}
 	}
 	if NeedsNodePort(old) && NeedsNodePort(svc) {
 		keepNodePorts(svc, old)
