@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -139,7 +138,7 @@ func newImage() *cobra.Command {
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
 			printf(w, "IMAGE\tDIGEST\tSIZE\n")
 			for _, img := range all {
-				printf(w, "%s\t%s\t%s\n", img.Name, shortDigest(img.Digest.String()), byteSize(img.Size))
+				printf(w, "%s\t%s\t%s\n", img.Name, shortDigest(img.Digest), byteSize(img.Size))
 			}
 			return w.Flush()
 		},
@@ -178,19 +177,10 @@ func loadImages(cmd *cobra.Command, address, file string) error {
 		defer f.Close()
 		in = f
 	}
-	loaded, err := images.Load(cmd.Context(), address, in)
-	if err != nil {
-		return err
-	}
-	names := make([]string, len(loaded))
-	for i, img := range loaded {
-		names[i] = img.Name
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		printf(cmd.OutOrStdout(), "%s\n", name)
-	}
-	return nil
+	_, err := images.Load(cmd.Context(), address, in, func(img images.Image) {
+		printf(cmd.OutOrStdout(), "%s\n", img.Name)
+	})
+	return err
 }
 
 // shortDigest is enough of a digest to tell images apart by eye.

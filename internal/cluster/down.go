@@ -282,7 +282,7 @@ func removeTables(l Layout) error {
 		return err
 	}
 	for _, t := range tables {
-		if t.Name == l.NftTable() {
+		if t.Name == l.NftTable() || t.Name == l.NodeTable() {
 			conn.DelTable(t)
 		}
 	}

@@ -113,6 +113,9 @@ func (l Layout) CgroupRoot() string { return "/" + l.global() }
 // NftTable is the name of the nftables table of each family.
 func (l Layout) NftTable() string { return l.global() }
 
+// NodeTable is the name of the nftables table for what is no service: the name of a cluster has no dot.
+func (l Layout) NodeTable() string { return l.global() + ".node" }
+
 // Bridge is the name of the bridge that pods are attached to: at most 15 bytes, as Linux demands.
 func (l Layout) Bridge() string { return l.link("") }
 

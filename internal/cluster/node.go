@@ -1,0 +1,296 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/proa-k8s/proa/internal/cluster/pki"
+	"github.com/proa-k8s/proa/internal/containerd"
+	"github.com/proa-k8s/proa/internal/containerd/helpers"
+	"github.com/proa-k8s/proa/internal/kubelet"
+	"github.com/proa-k8s/proa/internal/kubelet/cri"
+	kubeletserver "github.com/proa-k8s/proa/internal/kubelet/server"
+	"github.com/proa-k8s/proa/internal/network/cni"
+)
+
+// clusterFacts are what a node must know of its cluster. The server writes them to its data directory for agents on the same
+// machine.
+type clusterFacts struct {
+	Server        string       `json:"server"` // URL of the API
+	ClusterCIDR   netip.Prefix `json:"clusterCIDR"`
+	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`
+	ClusterDNS    netip.Addr   `json:"clusterDNS"`
+	ClusterDomain string       `json:"clusterDomain"`
+}
+
+// factsFile is where the facts are, below the server's data directory.
+func factsFile(dataDir string) string { return filepath.Join(dataDir, "cluster.json") }
+
+func (s *server) facts() clusterFacts {
+	return clusterFacts{Server: s.apiURL(), ClusterCIDR: s.net.clusterCIDR, ServiceCIDR: s.net.serviceCIDR, ClusterDNS: s.net.dnsIP, ClusterDomain: s.ClusterDomain}
+}
+
+func (s *server) writeFacts() error {
+	data, err := json.MarshalIndent(s.facts(), "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(factsFile(s.Layout.DataDir), append(data, '\n'))
+}
+
+// agent is a running node agent.
+type agent struct {
+	NodeConfig
+	layout Layout
+	log    *slog.Logger
+	notify *notifier
+	ip     netip.Addr
+
+	runtime *containerd.Instance // nil with a runtime of somebody else's
+	pki     *pki.PKI
+	facts   clusterFacts
+}
+
+// runNode runs the server's own node. The container runtime starts at once, the rest as soon as the API serves: they meet
+// nowhere else.
+func (s *server) runNode(ctx context.Context) error {
+	n := &agent{NodeConfig: s.Node, layout: s.Layout, log: s.Log, notify: s.notify, ip: s.net.nodeIP}
+	defer n.close()
+	if err := n.startRuntime(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-s.serves:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	n.pki, n.facts = s.pki, s.facts()
+	return n.run(ctx)
+}
+
+// RunAgent runs a node of a cluster whose server is on the same machine, until ctx ends or a part of it fails.
+func RunAgent(ctx context.Context, c AgentConfig) error {
+	notify := newNotifier()
+	if err := c.Layout.MakeDirs(); err != nil {
+		return fmt.Errorf("making directories: %w", err)
+	}
+	lock, err := lockCluster(c.Layout)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := c.complete(); err != nil {
+		return err
+	}
+	restoreLogs := routeLogs(c.Log)
+	defer restoreLogs()
+
+	n := &agent{NodeConfig: c.Node, layout: c.Layout, log: c.Log, notify: notify}
+	if n.ip, err = netip.ParseAddr(c.Node.IP); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(factsFile(c.ServerDataDir))
+	if err != nil {
+		return fmt.Errorf("the server in %s has not been started yet: %w", c.ServerDataDir, err)
+	}
+	if err := json.Unmarshal(data, &n.facts); err != nil {
+		return fmt.Errorf("reading %s: %w", factsFile(c.ServerDataDir), err)
+	}
+	if n.pki, err = pki.Load(filepath.Join(c.ServerDataDir, "pki"), pki.Options{ClusterDomain: n.facts.ClusterDomain}); err != nil {
+		return fmt.Errorf("loading the cluster's keys: %w", err)
+	}
+	defer n.close()
+	if err := n.startRuntime(ctx); err != nil {
+		return err
+	}
+	err = n.run(ctx)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (c *AgentConfig) complete() error {
+	setDefault(&c.Log, slog.Default())
+	if c.Node.KubeletPort == 0 {
+		slot, err := takeSlot(c.Layout)
+		if err != nil {
+			return err
+		}
+		c.Node.KubeletPort = slot.KubeletPort()
+	}
+	return c.Node.complete()
+}
+
+// startRuntime starts the embedded containerd, unless there is another runtime.
+func (n *agent) startRuntime(ctx context.Context) error {
+	if n.RuntimeEndpoint != "" {
+		return nil
+	}
+	bin, err := helpers.Unpack(n.layout.BinDir())
+	if err != nil {
+		return fmt.Errorf("unpacking helper executables: %w", err)
+	}
+	n.runtime, err = containerd.Start(ctx, containerd.Config{
+		Root:              n.layout.ContainerdRoot(),
+		State:             n.layout.ContainerdState(),
+		Address:           n.layout.ContainerdSocket(),
+		BinDir:            bin,
+		CNIConfDir:        n.layout.CNIConfDir(),
+		RegistryConfigDir: n.layout.RegistryConfigDir(),
+		Log:               n.log.With("component", "containerd"),
+	})
+	if err != nil {
+		return fmt.Errorf("starting containerd: %w", err)
+	}
+	n.RuntimeEndpoint = n.runtime.Endpoint()
+	n.notify.phase("container runtime serves")
+	return nil
+}
+
+func (n *agent) close() {
+	if n.runtime != nil {
+		n.runtime.Stop()
+	}
+}
+
+// run runs what makes a machine a node: kubelet and network.
+func (n *agent) run(ctx context.Context) error {
+	client, err := n.client()
+	if err != nil {
+		return err
+	}
+	labels, err := parseLabels(n.Labels)
+	if err != nil {
+		return err
+	}
+	taints, err := parseTaints(n.Taints)
+	if err != nil {
+		return err
+	}
+	k, err := kubelet.New(kubelet.Config{
+		NodeName:        n.Name,
+		NodeIPs:         []netip.Addr{n.ip},
+		Client:          client,
+		RuntimeEndpoint: n.RuntimeEndpoint,
+		RootDir:         n.layout.KubeletDir(),
+		LogDir:          n.layout.PodLogDir(),
+		StaticPodDir:    n.layout.StaticPodDir(),
+		CgroupRoot:      n.layout.CgroupRoot(),
+		ClusterDNS:      []string{n.facts.ClusterDNS.String()},
+		ClusterDomain:   n.facts.ClusterDomain,
+		ResolvConf:      n.ResolvConf,
+		MaxPods:         n.MaxPods,
+		Port:            int32(n.KubeletPort),
+		Labels:          labels,
+		Taints:          taints,
+		Log:             n.log.With("component", "kubelet"),
+	})
+	if err != nil {
+		return fmt.Errorf("setting up the kubelet: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return k.Run(ctx) })
+	group.Go(func() error { return n.serve(ctx, k, client) })
+	group.Go(func() error {
+		return cni.Run(ctx, cni.Config{
+			NodeName:     n.Name,
+			Client:       client,
+			Bridge:       n.layout.Bridge(),
+			Table:        n.layout.NodeTable(),
+			ConfDir:      n.layout.CNIConfDir(),
+			StateDir:     n.layout.CNIStateDir(),
+			ClusterCIDRs: []netip.Prefix{n.facts.ClusterCIDR},
+			ServiceCIDRs: []netip.Prefix{n.facts.ServiceCIDR},
+			Log:          n.log.With("component", "cni"),
+		})
+	})
+	group.Go(func() error { return n.watchRuntime(ctx) })
+	group.Go(func() error {
+		select {
+		case <-k.Ready():
+			n.log.Info("the node is ready", "node", n.Name, "after", n.notify.phase("node ready").Round(time.Millisecond))
+			n.notify.ready()
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// watchRuntime ends the node when its runtime fails: the next start is the recovery.
+func (n *agent) watchRuntime(ctx context.Context) error {
+	if n.runtime == nil {
+		return nil
+	}
+	select {
+	case <-n.runtime.Failed():
+		return fmt.Errorf("containerd ended: %w", n.runtime.Err())
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// client reaches the API over TLS with the node's identity.
+func (n *agent) client() (kubernetes.Interface, error) {
+	cert, err := n.pki.NodeClientCert(n.Name)
+	if err != nil {
+		return nil, fmt.Errorf("issuing the node's certificate: %w", err)
+	}
+	return kubernetes.NewForConfig(&rest.Config{
+		Host:            n.facts.Server,
+		QPS:             -1,
+		UserAgent:       "proa-kubelet/" + Release,
+		ContentConfig:   rest.ContentConfig{ContentType: "application/vnd.kubernetes.protobuf", AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json"},
+		TLSClientConfig: rest.TLSClientConfig{CAData: n.pki.CAPEM(), CertData: cert.CertPEM, KeyData: cert.KeyPEM},
+	})
+}
+
+// serve runs the node's own API, behind logs, exec and port-forward.
+func (n *agent) serve(ctx context.Context, k *kubelet.Kubelet, client kubernetes.Interface) error {
+	cert, err := n.pki.NodeServingCert(n.Name, []net.IP{n.ip.AsSlice(), net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return fmt.Errorf("issuing the node's serving certificate: %w", err)
+	}
+	serving := cert.TLS()
+	runtime, err := cri.Dial(n.RuntimeEndpoint, "")
+	if err != nil {
+		return err
+	}
+	defer runtime.Close()
+	s, err := kubeletserver.New(kubeletserver.Config{
+		NodeName:    n.Name,
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving, nil },
+		ClientCA:    n.pki.CAPEM(),
+		Client:      client,
+		Runtime:     runtime.Runtime,
+		Images:      runtime.Images,
+		Pods:        k.Pods,
+		Pod:         k.Pod,
+		RootDir:     n.layout.KubeletDir(),
+		PodLogDir:   n.layout.PodLogDir(),
+		Log:         n.log.With("component", "kubelet"),
+	})
+	if err != nil {
+		return fmt.Errorf("setting up the node's API: %w", err)
+	}
+	listener, err := net.Listen("tcp", ":"+strconv.Itoa(n.KubeletPort))
+	if err != nil {
+		return fmt.Errorf("listening for the node's API: %w (choose another port with --kubelet-port)", err)
+	}
+	return s.Serve(ctx, listener)
+}
