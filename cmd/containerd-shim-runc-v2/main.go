@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
 	_ "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task/plugin"
@@ -16,13 +15,9 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// memoryLimit in bytes is above what a shim needs (2 MB), so that it costs nothing until something grows.
-const memoryLimit = 6 << 20
-
 func main() {
 	// One processor has one allocation cache, and few threads.
 	runtime.GOMAXPROCS(1)
-	debug.SetMemoryLimit(memoryLimit)
 	// A plugin is initialised after the shim has set up its logger.
 	registry.Register(&plugin.Registration{
 		Type: plugins.InternalPlugin,

@@ -71,9 +71,16 @@ func run(out string, force bool) error {
 	defer os.RemoveAll(temp)
 
 	manifest := helpers.Manifest{Inputs: inputs}
-	// The manifest is removed first and written last, so that an interrupted run is not taken for a finished one.
-	if err := os.Remove(filepath.Join(out, helpers.ManifestName)); err != nil && !os.IsNotExist(err) {
+	// The manifest is removed first and written last, so that an interrupted run is not taken for a finished one. What an
+	// older version built goes too: all that is in the directory is embedded.
+	old, err := filepath.Glob(filepath.Join(out, "*.zst"))
+	if err != nil {
 		return err
+	}
+	for _, path := range append(old, filepath.Join(out, helpers.ManifestName)) {
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+			return err
+		}
 	}
 	for _, t := range tools {
 		if err := t.build(filepath.Join(temp, t.name)); err != nil {
