@@ -29,8 +29,9 @@ func TestEndpointSlice(t *testing.T) {
 			`ports[1].protocol: Unsupported value: "X": supported values: "SCTP", "TCP", "UDP"`,
 			`ports[1].appProtocol: Invalid value: "?": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')`}},
 		{Name: "names", Patch: `{addressType: FQDN, endpoints: [{addresses: [a.example, "-"]}]}`, Want: []string{
-			`endpoints[0].addresses[1]: Invalid value: "-": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')`,
-			`endpoints[0].addresses[1]: Invalid value: "-": should be a domain with at least two segments separated by dots`}},
+			`endpoints[0].addresses[1]: Invalid value: "-": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')`}},
+		{Name: "a name of one part", Patch: `{addressType: FQDN, endpoints: [{addresses: [host]}]}`, Want: []string{
+			`endpoints[0].addresses[0]: Invalid value: "host": should be a domain with at least two segments separated by dots`}},
 	})
 	old := apitest.Decode(t, r, base, `{metadata: {generation: 3}}`)
 	for patch, want := range map[string]int64{`{}`: 3, `{metadata: {annotations: {a: b}}}`: 3, `{metadata: {labels: {a: b}}}`: 4, `{ports: []}`: 4} {
