@@ -168,7 +168,7 @@ func (q *request) connectOptions() (runtime.Object, error) {
 	if _, ok := options.(metav1.Object); ok {
 		return nil, nil // an object, not options
 	}
-	if err := scheme.ParameterCodec.DecodeParameters(q.query(), kind.GroupVersion(), options); err != nil {
+	if err := codec.DecodeQuery(q.query(), options); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	return options, nil

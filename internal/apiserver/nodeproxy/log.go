@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/proa-k8s/proa/internal/apiserver/codec"
 )
 
 // log serves a container's log as plain text.
@@ -81,45 +83,9 @@ func stream(w http.ResponseWriter, body io.Reader) {
 
 // logOptions reads and checks the query of a log.
 func logOptions(q url.Values) (*corev1.PodLogOptions, error) {
-	o := &corev1.PodLogOptions{Container: q.Get("container")}
-	var errs []error
-	flag := func(name string, into *bool) {
-		if v, err := queryBool(q, name); err != nil {
-			errs = append(errs, err)
-		} else {
-			*into = v
-		}
-	}
-	number := func(name string, into **int64) {
-		if v := q.Get(name); v != "" {
-			n, err := strconv.ParseInt(v, 10, 64)
-			if err != nil {
-				errs = append(errs, apierrors.NewBadRequest(err.Error()))
-				return
-			}
-			*into = &n
-		}
-	}
-	flag("follow", &o.Follow)
-	flag("previous", &o.Previous)
-	flag("timestamps", &o.Timestamps)
-	flag("insecureSkipTLSVerifyBackend", &o.InsecureSkipTLSVerifyBackend)
-	number("tailLines", &o.TailLines)
-	number("limitBytes", &o.LimitBytes)
-	number("sinceSeconds", &o.SinceSeconds)
-	if v := q.Get("sinceTime"); v != "" {
-		t, err := time.Parse(time.RFC3339, v)
-		if err != nil {
-			errs = append(errs, apierrors.NewBadRequest(err.Error()))
-		} else {
-			o.SinceTime = metaTime(t)
-		}
-	}
-	if v := q.Get("stream"); v != "" {
-		o.Stream = &v
-	}
-	if len(errs) > 0 {
-		return nil, errs[0]
+	o := &corev1.PodLogOptions{}
+	if err := codec.DecodeQuery(q, o); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	if invalid := validateLogOptions(o); len(invalid) > 0 {
 		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), "", invalid)

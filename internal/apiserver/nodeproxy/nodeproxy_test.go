@@ -136,7 +136,7 @@ func TestLog(t *testing.T) {
 		{"one", "?limitBytes=0", 422, `PodLogOptions "" is invalid: limitBytes: Invalid value: 0: must be greater than 0`},
 		{"one", "?sinceSeconds=1&sinceTime=2026-01-02T03:04:05Z", 422, "at most one of `sinceTime` or `sinceSeconds` may be specified"},
 		{"one", "?stream=Both", 422, `stream: Unsupported value: "Both": supported values: "All", "Stdout", "Stderr"`},
-		{"one", "?follow=maybe", 400, `invalid value "maybe" of follow`},
+		{"one", "?tailLines=many", 400, "parameter tailLines"},
 		{"one", "?sinceTime=yesterday", 400, "cannot parse"},
 	} {
 		w := f.get(t, "pods", tc.pod, "log", tc.query)

@@ -4,15 +4,15 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
-	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	translate "k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
+
+	"github.com/proa-k8s/proa/internal/apiserver/codec"
 )
 
 // exec runs a command in a container.
@@ -71,16 +71,13 @@ func (c *connector) container(r *http.Request, info *request.RequestInfo, action
 
 // streamOptions reads which streams are wanted.
 func streamOptions(q url.Values) (translate.Options, error) {
-	var o translate.Options
-	for name, into := range map[string]*bool{"stdin": &o.Stdin, "stdout": &o.Stdout, "stderr": &o.Stderr, "tty": &o.Tty} {
-		v, err := queryBool(q, name)
-		if err != nil {
-			return o, err
-		}
-		*into = v
+	asked := &corev1.PodAttachOptions{}
+	if err := codec.DecodeQuery(q, asked); err != nil {
+		return translate.Options{}, apierrors.NewBadRequest(err.Error())
 	}
+	o := translate.Options{Stdin: asked.Stdin, Stdout: asked.Stdout, Stderr: asked.Stderr, Tty: asked.TTY}
 	// exec has output unless it is turned off.
-	if _, asked := q["stdout"]; !asked && !o.Stdin && !o.Stderr {
+	if _, given := q["stdout"]; !given && !o.Stdin && !o.Stderr {
 		o.Stdout, o.Stderr = true, !o.Tty
 	}
 	if !o.Stdin && !o.Stdout && !o.Stderr {
@@ -112,18 +109,3 @@ func (c *connector) portForward(w http.ResponseWriter, r *http.Request, info *re
 	translate.NewTranslatingHandler(direct, tunnel, wsstream.IsWebSocketRequestWithTunnelingProtocol).ServeHTTP(w, r)
 	return nil
 }
-
-func queryBool(q url.Values, name string) (bool, error) {
-	switch v := q.Get(name); v {
-	case "":
-		return false, nil
-	default:
-		b, err := strconv.ParseBool(v)
-		if err != nil {
-			return false, apierrors.NewBadRequest(fmt.Sprintf("invalid value %q of %s", v, name))
-		}
-		return b, nil
-	}
-}
-
-func metaTime(t time.Time) *metav1.Time { return &metav1.Time{Time: t} }
