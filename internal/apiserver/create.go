@@ -126,7 +126,7 @@ func (s *Server) createObject(q *request, n creation) (outcome, error) {
 	live := q.ep.New()
 	live.GetObjectKind().SetGroupVersionKind(q.ep.Hub.WithKind(q.ep.Kind))
 	if !n.applied {
-		obj, err := q.ep.manager.Update(live, n.obj, n.manager)
+		obj, err := q.ep.manager.Create(live, n.obj, n.manager)
 		if err != nil {
 			return outcome{}, err
 		}

@@ -11,6 +11,7 @@ import (
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"github.com/proa-k8s/proa/internal/apiserver/codec"
 	"github.com/proa-k8s/proa/internal/apiserver/negotiate"
 )
 

@@ -50,7 +50,8 @@ func (f *Factory) Load() { f.schema() }
 // Manager keeps the managed fields of one endpoint: a resource or a subresource in one version. It is safe for concurrent
 // use.
 type Manager struct {
-	fields func() (*managedfields.FieldManager, error)
+	fields  func() (*managedfields.FieldManager, error)
+	creator func() (*creator, error)
 }
 
 // New makes the manager of an endpoint; subresource is empty for the main resource. reset are the fields that the
@@ -61,9 +62,13 @@ func (f *Factory) New(r *api.Resource, v *api.Version, subresource string, reset
 
 func (f *Factory) newManager(schema func() managedfields.TypeConverter, r *api.Resource, v *api.Version, subresource string, reset map[string]*fieldpath.Set) *Manager {
 	c := converter{resource: r, types: f.types}
-	return &Manager{sync.OnceValues(func() (*managedfields.FieldManager, error) {
-		return managedfields.NewDefaultFieldManager(schema(), c, c, f.types, v.WithKind(r.Kind), r.Hub, subresource, filters(reset))
-	})}
+	kind, drops := v.WithKind(r.Kind), filters(reset)
+	return &Manager{
+		fields: sync.OnceValues(func() (*managedfields.FieldManager, error) {
+			return managedfields.NewDefaultFieldManager(schema(), c, c, f.types, kind, r.Hub, subresource, drops)
+		}),
+		creator: lazyCreator(schema, c, kind, drops[fieldpath.APIVersion(v.String())]),
+	}
 }
 
 // NewScale makes the manager of a scale subresource, whose objects are autoscaling/v1 Scales. They have no list whose
