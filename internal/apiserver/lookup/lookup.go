@@ -24,8 +24,12 @@ type Getter[T any] func(ctx context.Context, namespace, name string) (T, error)
 type Lister[T any] func(ctx context.Context, namespace string) ([]T, error)
 
 // Get reads from the cache. What the cache doesn't have is asked for again as new as the store, so that an object can be
-// referred to as soon as its creation was answered, whoever answered it.
+// referred to as soon as its creation was answered, whoever answered it. No cache (a kind that isn't served) gives nil, here
+// and below.
 func Get[T runtime.Object](c *store.Cache) Getter[T] {
+	if c == nil {
+		return nil
+	}
 	return func(ctx context.Context, namespace, name string) (T, error) {
 		o, err := c.Get(ctx, namespace, name, 0)
 		if errors.Is(err, store.ErrNotFound) {
@@ -41,6 +45,9 @@ func Get[T runtime.Object](c *store.Cache) Getter[T] {
 
 // GetLatest reads what is at least as new as the store at the time of the call.
 func GetLatest[T runtime.Object](c *store.Cache) Getter[T] {
+	if c == nil {
+		return nil
+	}
 	return func(ctx context.Context, namespace, name string) (T, error) {
 		o, err := c.Get(ctx, namespace, name, -1)
 		if err != nil {
@@ -53,6 +60,9 @@ func GetLatest[T runtime.Object](c *store.Cache) Getter[T] {
 
 // List reads the present state of the cache.
 func List[T runtime.Object](c *store.Cache) Lister[T] {
+	if c == nil {
+		return nil
+	}
 	return func(ctx context.Context, namespace string) ([]T, error) {
 		l, err := c.List(ctx, store.ListOptions{Namespace: namespace, Match: store.MatchNotOlder})
 		if err != nil {
