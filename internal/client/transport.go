@@ -31,6 +31,8 @@ func NewConfig(handler http.Handler, identity user.Info) *rest.Config {
 		},
 		UserAgent: "proa/" + identity.GetName(),
 		QPS:       -1,
+		// Warnings are for people: that Endpoints are deprecated is no news to who keeps them.
+		WarningHandlerWithContext: rest.NoWarnings{},
 	}
 }
 

@@ -6,6 +6,7 @@ package endpointslice
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -69,7 +70,7 @@ func setup(env *controller.Env) (controller.Sync, error) {
 	nodes := env.Informers.Core().V1().Nodes()
 	slices := env.Informers.Discovery().V1().EndpointSlices()
 	s := &slicer{
-		env: env, log: logr.FromSlogHandler(env.Log.Handler()),
+		env: env, log: logr.FromSlogHandler(warnings{env.Log.Handler()}),
 		services: services.Lister(), pods: pods.Lister(), nodes: nodes.Lister(), slices: slices.Lister(),
 		written:  util.NewEndpointSliceTracker(),
 		topology: topologycache.NewTopologyCache(),
@@ -82,6 +83,14 @@ func setup(env *controller.Env) (controller.Sync, error) {
 	controller.Watch(env, slices.Informer(), s.onSlice)
 	controller.Watch(env, nodes.Informer(), s.onNode)
 	return s.sync, nil
+}
+
+// warnings drops what the library says below a warning: it remarks on every node that it has no zone.
+type warnings struct{ slog.Handler }
+
+// Enabled tells whether a record of the level is kept.
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
 }
 
 // onPod wakes the services that select a pod, or did.

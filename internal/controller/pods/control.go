@@ -10,7 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -25,12 +24,8 @@ type Control struct {
 
 // FromTemplate makes the pod that a template describes, owned by owner.
 func FromTemplate(t *corev1.PodTemplateSpec, ownerName string, owner *metav1.OwnerReference) *corev1.Pod {
-	prefix := ownerName + "-"
-	if len(validation.NameIsDNSSubdomain(prefix, true)) != 0 {
-		prefix = ownerName
-	}
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		GenerateName: prefix,
+		GenerateName: ownerName + "-",
 		Labels:       maps.Clone(t.Labels),
 		Annotations:  maps.Clone(t.Annotations),
 		Finalizers:   slices.Clone(t.Finalizers),
