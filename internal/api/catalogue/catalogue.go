@@ -7,6 +7,7 @@ import (
 	"github.com/proa-k8s/proa/internal/api/apps"
 	"github.com/proa-k8s/proa/internal/api/authentication"
 	"github.com/proa-k8s/proa/internal/api/authorization"
+	"github.com/proa-k8s/proa/internal/api/batch"
 	"github.com/proa-k8s/proa/internal/api/coordination"
 	"github.com/proa-k8s/proa/internal/api/core"
 	"github.com/proa-k8s/proa/internal/api/discovery"
@@ -46,6 +47,9 @@ func Builtin() []*api.Resource {
 		authorization.SelfSubjectAccessReview(),
 		authorization.SelfSubjectRulesReview(),
 		authorization.SubjectAccessReview(),
+
+		batch.CronJob(),
+		batch.Job(),
 
 		coordination.Lease(),
 
