@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,8 +54,9 @@ func newServiceAccount(c *Config) *Plugin {
 				return nil
 			}
 			if pod.Spec.ServiceAccountName == "" {
-				pod.Spec.ServiceAccountName = defaultServiceAccount
+				pod.Spec.ServiceAccountName = cmp.Or(pod.Spec.DeprecatedServiceAccount, defaultServiceAccount)
 			}
+			pod.Spec.DeprecatedServiceAccount = pod.Spec.ServiceAccountName // the old name of the field still says the same
 			sa, err := account(ctx, a, pod)
 			if err != nil {
 				return err

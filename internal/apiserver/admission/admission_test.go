@@ -1,0 +1,699 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/utils/ptr"
+
+	"github.com/proa-k8s/proa/internal/apiserver/lookup"
+	"github.com/proa-k8s/proa/internal/store"
+)
+
+// objects are what the plugins read in tests.
+type objects []metav1.Object
+
+func get[T metav1.Object](all *objects) lookup.Getter[T] {
+	return func(_ context.Context, namespace, name string) (T, error) {
+		for _, o := range *all {
+			if t, ok := o.(T); ok && t.GetNamespace() == namespace && t.GetName() == name {
+				return t, nil
+			}
+		}
+		var none T
+		return none, store.ErrNotFound
+	}
+}
+
+func list[T metav1.Object](all *objects) lookup.Lister[T] {
+	return func(_ context.Context, namespace string) ([]T, error) {
+		var found []T
+		for _, o := range *all {
+			if t, ok := o.(T); ok && (namespace == "" || t.GetNamespace() == namespace) {
+				found = append(found, t)
+			}
+		}
+		return found, nil
+	}
+}
+
+func objectMeta(namespace, name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID("uid-of-" + name)}
+}
+
+// config reads the given objects, beside a namespace dev with its default account.
+func config(more ...metav1.Object) Config {
+	all := append(objects{
+		&corev1.Namespace{ObjectMeta: objectMeta("", "dev")},
+		&corev1.ServiceAccount{ObjectMeta: objectMeta("dev", "default")},
+	}, more...)
+	return Config{
+		Namespaces: get[*corev1.Namespace](&all), NamespacesLatest: get[*corev1.Namespace](&all),
+		ServiceAccounts: get[*corev1.ServiceAccount](&all), Secrets: get[*corev1.Secret](&all),
+		Pods: get[*corev1.Pod](&all), PodList: list[*corev1.Pod](&all), Nodes: get[*corev1.Node](&all),
+		LimitRanges: list[*corev1.LimitRange](&all), PriorityClasses: get[*schedulingv1.PriorityClass](&all),
+		PriorityClassSet: list[*schedulingv1.PriorityClass](&all), RuntimeClasses: get[*nodev1.RuntimeClass](&all),
+		StorageClasses: list[*storagev1.StorageClass](&all), IngressClasses: list[*networkingv1.IngressClass](&all),
+		CSIDrivers: get[*storagev1.CSIDriver](&all),
+		Authorizer: authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+			if a.GetUser().GetName() == "may-"+a.GetVerb() {
+				return authorizer.DecisionAllow, "", nil
+			}
+			return authorizer.DecisionNoOpinion, "no rule", nil
+		}),
+		ResourceFor: func(gvk schema.GroupVersionKind) (schema.GroupVersionResource, bool) {
+			return gvk.GroupVersion().WithResource(strings.ToLower(gvk.Kind) + "s"), gvk.Kind != "Unknown"
+		},
+	}
+}
+
+func newChain(t *testing.T, c Config) *Chain {
+	t.Helper()
+	chain, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chain
+}
+
+// request describes what is admitted; the resource is that of the object unless given.
+type request struct {
+	obj, old runtime.Object
+	resource schema.GroupVersionResource
+	sub      string
+	op       admission.Operation
+	name, ns string
+	user     user.Info
+}
+
+var resourcesOf = map[reflect.Type]schema.GroupVersionResource{
+	reflect.TypeFor[*corev1.Pod]():                   corev1.SchemeGroupVersion.WithResource("pods"),
+	reflect.TypeFor[*corev1.Node]():                  corev1.SchemeGroupVersion.WithResource("nodes"),
+	reflect.TypeFor[*corev1.Namespace]():             corev1.SchemeGroupVersion.WithResource("namespaces"),
+	reflect.TypeFor[*corev1.ConfigMap]():             corev1.SchemeGroupVersion.WithResource("configmaps"),
+	reflect.TypeFor[*corev1.Service]():               corev1.SchemeGroupVersion.WithResource("services"),
+	reflect.TypeFor[*corev1.PersistentVolume]():      corev1.SchemeGroupVersion.WithResource("persistentvolumes"),
+	reflect.TypeFor[*corev1.PersistentVolumeClaim](): corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"),
+	reflect.TypeFor[*schedulingv1.PriorityClass]():   schedulingv1.SchemeGroupVersion.WithResource("priorityclasses"),
+	reflect.TypeFor[*networkingv1.Ingress]():         networkingv1.SchemeGroupVersion.WithResource("ingresses"),
+}
+
+func (r request) attributes() admission.Attributes {
+	if r.op == "" {
+		r.op = admission.Create
+		if r.old != nil {
+			r.op = admission.Update
+		}
+	}
+	for _, o := range []runtime.Object{r.obj, r.old} {
+		if o == nil {
+			continue
+		}
+		if r.resource.Empty() {
+			r.resource = resourcesOf[reflect.TypeOf(o)]
+		}
+		if m, ok := o.(metav1.Object); ok {
+			if r.name == "" {
+				r.name = m.GetName()
+			}
+			if r.ns == "" {
+				r.ns = m.GetNamespace()
+			}
+		}
+	}
+	if r.user == nil {
+		r.user = &user.DefaultInfo{Name: "ann"}
+	}
+	return admission.NewAttributesRecord(r.obj, r.old, schema.GroupVersionKind{}, r.ns, r.name, r.resource, r.sub, r.op, nil, false, r.user)
+}
+
+func admit(t *testing.T, c *Chain, r request) error {
+	t.Helper()
+	a := r.attributes()
+	if err := c.Admit(t.Context(), a, nil); err != nil {
+		return err
+	}
+	return c.Validate(t.Context(), a, nil)
+}
+
+func pod(change func(*corev1.Pod)) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: objectMeta("dev", "p"), Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	if change != nil {
+		change(p)
+	}
+	return p
+}
+
+// check demands an error that contains want, or none when want is empty.
+func check(t *testing.T, err error, want string) {
+	t.Helper()
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("refused: %v", err)
+	case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+		t.Errorf("got %v, want an error with %q", err, want)
+	}
+	if err != nil {
+		var status apierrors.APIStatus
+		if !errors.As(err, &status) {
+			t.Errorf("%T is no Status", err)
+		}
+	}
+}
+
+func TestChain(t *testing.T) {
+	c := newChain(t, config())
+	if !slices.IsSortedFunc(c.Plugins(), func(a, b string) int {
+		return slices.Index(DefaultPlugins, a) - slices.Index(DefaultPlugins, b)
+	}) {
+		t.Errorf("order is %v", c.Plugins())
+	}
+	if got := c.Plugins(); len(got) != len(DefaultPlugins) {
+		t.Errorf("running are %v", got)
+	}
+	if _, err := New(Config{Disable: []string{"Nonsense"}}); err == nil || !strings.Contains(err.Error(), `no admission plugin "Nonsense"`) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := New(Config{Enable: []string{"LimitRanger"}}); err == nil || !strings.Contains(err.Error(), "needs a kind that is not served") {
+		t.Errorf("got %v", err)
+	}
+	conf := config()
+	conf.Disable, conf.Enable = []string{"Priority"}, []string{"DenyServiceExternalIPs"}
+	if got := newChain(t, conf).Plugins(); slices.Contains(got, "Priority") || !slices.Contains(got, "DenyServiceExternalIPs") {
+		t.Errorf("running are %v", got)
+	}
+
+	// Dynamic plugins see what the others made of the object.
+	conf = config()
+	seen := ""
+	conf.Dynamic = []Plugin{{Name: "hook", Applies: func(t Target) bool { return t.Is(pods) }, Admit: func(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+		seen = a.GetObject().(*corev1.Pod).Spec.ServiceAccountName
+		return errors.New("stop")
+	}}}
+	c = newChain(t, conf)
+	if err := c.Admit(t.Context(), request{obj: pod(nil)}.attributes(), nil); err == nil || seen != "default" {
+		t.Errorf("got %v %q", err, seen)
+	}
+	if err := c.Admit(t.Context(), request{obj: &corev1.ConfigMap{ObjectMeta: objectMeta("dev", "x")}}.attributes(), nil); err != nil {
+		t.Errorf("a plugin was asked about what it isn't for: %v", err)
+	}
+}
+
+// TestChainAtOnce lets many meet targets for the first time at once.
+func TestChainAtOnce(t *testing.T) {
+	c := newChain(t, config())
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for _, sub := range []string{"", "status", "a", "b", "c"} {
+				a := request{obj: pod(nil), sub: sub}.attributes()
+				if err := c.Admit(context.Background(), a, nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if n := len(*c.steps.Load()); n != 5 {
+		t.Errorf("%d targets", n)
+	}
+}
+
+func TestNamespaceLifecycle(t *testing.T) {
+	ending := &corev1.Namespace{ObjectMeta: objectMeta("", "ending"), Status: corev1.NamespaceStatus{Phase: corev1.NamespaceTerminating}}
+	c := newChain(t, config(ending))
+	cm := func(ns string) *corev1.ConfigMap { return &corev1.ConfigMap{ObjectMeta: objectMeta(ns, "cm")} }
+	for name, test := range map[string]struct {
+		r    request
+		want string
+		is   func(error) bool
+	}{
+		"active":                    {r: request{obj: cm("dev")}},
+		"missing":                   {r: request{obj: cm("nowhere")}, want: `namespaces "nowhere" not found`, is: apierrors.IsNotFound},
+		"ending":                    {r: request{obj: cm("ending")}, want: `configmaps "cm" is forbidden: unable to create new content in namespace ending because it is being terminated`, is: apierrors.IsForbidden},
+		"update in ending":          {r: request{obj: cm("ending"), old: cm("ending")}},
+		"delete in ending":          {r: request{old: cm("ending"), op: admission.Delete}},
+		"cluster scope":             {r: request{obj: &corev1.PersistentVolume{ObjectMeta: objectMeta("", "pv")}}},
+		"a namespace":               {r: request{obj: &corev1.Namespace{ObjectMeta: objectMeta("", "new")}, ns: "new"}},
+		"eviction in ending":        {r: request{obj: pod(func(p *corev1.Pod) { p.Namespace = "ending" }), sub: "eviction"}, want: "being terminated"},
+		"local review":              {r: request{obj: cm("nowhere"), resource: localReviews.WithVersion("v1")}},
+		"delete default":            {r: request{old: &corev1.Namespace{ObjectMeta: objectMeta("", "default")}, op: admission.Delete}, want: `namespaces "default" is forbidden: this namespace may not be deleted`, is: apierrors.IsForbidden},
+		"delete kube-system":        {r: request{old: &corev1.Namespace{ObjectMeta: objectMeta("", "kube-system")}, op: admission.Delete}, want: "may not be deleted"},
+		"delete kube-public":        {r: request{old: &corev1.Namespace{ObjectMeta: objectMeta("", "kube-public")}, op: admission.Delete}, want: "may not be deleted"},
+		"delete another":            {r: request{old: &corev1.Namespace{ObjectMeta: objectMeta("", "dev")}, op: admission.Delete}},
+		"status of a pod in ending": {r: request{obj: pod(nil), old: pod(nil), sub: "status"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := admit(t, c, test.r)
+			check(t, err, test.want)
+			if test.is != nil && !test.is(err) {
+				t.Errorf("wrong reason: %v", apierrors.ReasonForError(err))
+			}
+			if test.is != nil && name == "ending" && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+				t.Error("the cause is missing")
+			}
+		})
+	}
+}
+
+// TestNamespaceJustDeleted has a cache that doesn't know yet that the namespace is ending.
+func TestNamespaceJustDeleted(t *testing.T) {
+	c := config()
+	c.NamespacesLatest = func(context.Context, string, string) (*corev1.Namespace, error) {
+		return &corev1.Namespace{Status: corev1.NamespaceStatus{Phase: corev1.NamespaceTerminating}}, nil
+	}
+	chain := newChain(t, c)
+	cm := request{obj: &corev1.ConfigMap{ObjectMeta: objectMeta("dev", "cm")}}
+	check(t, admit(t, chain, cm), "")
+	check(t, admit(t, chain, request{old: &corev1.Namespace{ObjectMeta: objectMeta("", "dev")}, op: admission.Delete}), "")
+	check(t, admit(t, chain, cm), "being terminated")
+}
+
+func TestServiceAccount(t *testing.T) {
+	c := newChain(t, config(
+		&corev1.ServiceAccount{ObjectMeta: objectMeta("dev", "puller"), ImagePullSecrets: []corev1.LocalObjectReference{{Name: "reg"}}},
+		&corev1.ServiceAccount{ObjectMeta: objectMeta("dev", "quiet"), AutomountServiceAccountToken: ptr.To(false)},
+		&corev1.ServiceAccount{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "strict", Annotations: map[string]string{"kubernetes.io/enforce-mountable-secrets": "true"}},
+			Secrets:    []corev1.ObjectReference{{Name: "mine"}},
+		},
+	))
+	mounts := func(p *corev1.Pod) int {
+		n := 0
+		for _, containers := range [][]corev1.Container{p.Spec.Containers, p.Spec.InitContainers} {
+			for i := range containers {
+				if mountsAt(&containers[i], tokenMountPath) {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	with := func(account string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.Spec.ServiceAccountName = account }
+	}
+	mirror := func(change func(*corev1.Pod)) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
+			if change != nil {
+				change(p)
+			}
+		}
+	}
+	secretVolume := func(name string) corev1.Volume {
+		return corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name}}}
+	}
+	for name, test := range map[string]struct {
+		change  func(*corev1.Pod)
+		want    string
+		account string
+		mounts  int
+		volumes int
+		pull    []corev1.LocalObjectReference
+	}{
+		"default":      {account: "default", mounts: 1, volumes: 1},
+		"deprecated":   {change: func(p *corev1.Pod) { p.Spec.DeprecatedServiceAccount = "puller" }, account: "puller", mounts: 1, volumes: 1, pull: []corev1.LocalObjectReference{{Name: "reg"}}},
+		"missing":      {change: with("gone"), want: `pods "p" is forbidden: error looking up service account dev/gone: serviceaccount "gone" not found`},
+		"pull secrets": {change: with("puller"), account: "puller", mounts: 1, volumes: 1, pull: []corev1.LocalObjectReference{{Name: "reg"}}},
+		"own pull secrets": {change: func(p *corev1.Pod) {
+			p.Spec.ServiceAccountName, p.Spec.ImagePullSecrets = "puller", []corev1.LocalObjectReference{{Name: "own"}}
+		}, account: "puller", mounts: 1, volumes: 1, pull: []corev1.LocalObjectReference{{Name: "own"}}},
+		"account says no": {change: with("quiet"), account: "quiet"},
+		"pod says no":     {change: func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = ptr.To(false) }, account: "default"},
+		"pod says yes":    {change: func(p *corev1.Pod) { with("quiet")(p); p.Spec.AutomountServiceAccountToken = ptr.To(true) }, account: "quiet", mounts: 1, volumes: 1},
+		"init containers": {change: func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{{Name: "i"}, {Name: "j"}} }, account: "default", mounts: 3, volumes: 1},
+		"mounted by hand": {change: func(p *corev1.Pod) {
+			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "own", MountPath: tokenMountPath}}
+		}, account: "default", mounts: 1},
+		"volume there":    {change: func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{{Name: "kube-api-access-abcde"}} }, account: "default", mounts: 1, volumes: 1},
+		"mirror":          {change: mirror(nil)},
+		"mirror, account": {change: mirror(with("default")), want: "a mirror pod may not reference service accounts"},
+		"mirror, secret":  {change: mirror(func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{secretVolume("x")} }), want: "a mirror pod may not reference secrets"},
+		"mirror, token":   {change: mirror(func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{{VolumeSource: tokenVolume()}} }), want: "a mirror pod may not use ServiceAccountToken volume projections"},
+		"strict, own":     {change: func(p *corev1.Pod) { with("strict")(p); p.Spec.Volumes = []corev1.Volume{secretVolume("mine")} }, account: "strict", mounts: 1, volumes: 2},
+		"strict, volume":  {change: func(p *corev1.Pod) { with("strict")(p); p.Spec.Volumes = []corev1.Volume{secretVolume("other")} }, want: `volume with secret.secretName="other" is not allowed because service account strict does not reference that secret`},
+		"strict, env": {change: func(p *corev1.Pod) {
+			with("strict")(p)
+			p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "E", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "other"}}}}}
+		}, want: `container c with envVar E referencing secret.secretName="other" is not allowed`},
+		"strict, pull": {change: func(p *corev1.Pod) {
+			with("strict")(p)
+			p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "reg"}}
+		}, want: `imagePullSecrets[0].name="reg" is not allowed because service account strict does not reference that imagePullSecret`},
+		"generated a name": {change: func(p *corev1.Pod) { p.Name, p.GenerateName, p.Spec.ServiceAccountName = "", "web-", "gone" }, want: `pods "web-" is forbidden: error looking up`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := pod(test.change)
+			err := admit(t, c, request{obj: p})
+			check(t, err, test.want)
+			if err != nil {
+				return
+			}
+			if p.Spec.ServiceAccountName != test.account || p.Spec.DeprecatedServiceAccount != test.account || mounts(p) != test.mounts || len(p.Spec.Volumes) != test.volumes || !reflect.DeepEqual(p.Spec.ImagePullSecrets, test.pull) {
+				t.Errorf("got account %q, %d mounts, volumes %v, pull secrets %v", p.Spec.ServiceAccountName, mounts(p), p.Spec.Volumes, p.Spec.ImagePullSecrets)
+			}
+		})
+	}
+
+	p := pod(nil)
+	check(t, admit(t, c, request{obj: p}), "")
+	volume := p.Spec.Volumes[0]
+	if len(volume.Name) != len(tokenVolumePrefix)+5 || !reflect.DeepEqual(p.Spec.Containers[0].VolumeMounts, []corev1.VolumeMount{{Name: volume.Name, ReadOnly: true, MountPath: "/var/run/secrets/kubernetes.io/serviceaccount"}}) {
+		t.Errorf("volume %s, mounts %v", volume.Name, p.Spec.Containers[0].VolumeMounts)
+	}
+	want := corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{DefaultMode: ptr.To[int32](420), Sources: []corev1.VolumeProjection{
+		{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{ExpirationSeconds: ptr.To[int64](3607), Path: "token"}},
+		{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"}, Items: []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}}}},
+		{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"}}}}},
+	}}}
+	if !reflect.DeepEqual(volume.VolumeSource, want) {
+		t.Errorf("got %+v", volume.VolumeSource)
+	}
+}
+
+func TestPodSecurity(t *testing.T) {
+	labelled := func(name, mode, level string) *corev1.Namespace {
+		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"pod-security.kubernetes.io/" + mode: level}}}
+	}
+	enforced := labelled("locked", "enforce", "baseline")
+	c := newChain(t, config(enforced, &corev1.ServiceAccount{ObjectMeta: objectMeta("locked", "default")}))
+	privileged := func(ns string) *corev1.Pod {
+		return pod(func(p *corev1.Pod) {
+			p.Namespace = ns
+			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: ptr.To(true)}
+		})
+	}
+	err := admit(t, c, request{obj: privileged("locked")})
+	check(t, err, `pods "p" is forbidden: violates PodSecurity "baseline:latest": privileged (container "c" must not set securityContext.privileged=true)`)
+	if !apierrors.IsForbidden(err) {
+		t.Errorf("got %v", err)
+	}
+	check(t, admit(t, c, request{obj: privileged("dev")}), "")
+	check(t, admit(t, c, request{obj: pod(func(p *corev1.Pod) { p.Namespace = "locked" })}), "")
+	check(t, admit(t, c, request{obj: labelled("x", "enforce", "nonsense"), ns: "x"}), "pod-security.kubernetes.io/enforce")
+	check(t, admit(t, c, request{obj: labelled("x", "enforce", "restricted"), ns: "x"}), "")
+}
+
+func TestLimitRanger(t *testing.T) {
+	q := resource.MustParse
+	listOf := func(pairs ...string) corev1.ResourceList {
+		l := corev1.ResourceList{}
+		for i := 0; i < len(pairs); i += 2 {
+			l[corev1.ResourceName(pairs[i])] = q(pairs[i+1])
+		}
+		return l
+	}
+	limits := func(items ...corev1.LimitRangeItem) *corev1.LimitRange {
+		return &corev1.LimitRange{ObjectMeta: objectMeta("dev", "limits"), Spec: corev1.LimitRangeSpec{Limits: items}}
+	}
+	resources := func(requests, limits corev1.ResourceList) *corev1.Pod {
+		return pod(func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: requests, Limits: limits}
+		})
+	}
+	defaults := limits(corev1.LimitRangeItem{Type: corev1.LimitTypeContainer, DefaultRequest: listOf("cpu", "100m", "memory", "64Mi"), Default: listOf("cpu", "200m")})
+	container := func(i corev1.LimitRangeItem) *corev1.LimitRange {
+		i.Type = corev1.LimitTypeContainer
+		return limits(i)
+	}
+	for name, test := range map[string]struct {
+		limits *corev1.LimitRange
+		pod    *corev1.Pod
+		want   string
+		got    corev1.ResourceRequirements
+		note   string
+	}{
+		"defaults":          {limits: defaults, pod: pod(nil), got: corev1.ResourceRequirements{Requests: listOf("cpu", "100m", "memory", "64Mi"), Limits: listOf("cpu", "200m")}, note: "LimitRanger plugin set: cpu, memory request for container c; cpu limit for container c"},
+		"keeps what is set": {limits: defaults, pod: resources(listOf("cpu", "1"), listOf("cpu", "2")), got: corev1.ResourceRequirements{Requests: listOf("cpu", "1", "memory", "64Mi"), Limits: listOf("cpu", "2")}, note: "LimitRanger plugin set: memory request for container c"},
+		"limit is request":  {limits: defaults, pod: resources(nil, listOf("memory", "1Gi")), got: corev1.ResourceRequirements{Requests: listOf("cpu", "100m", "memory", "1Gi"), Limits: listOf("cpu", "200m", "memory", "1Gi")}, note: "LimitRanger plugin set: cpu request for container c; cpu limit for container c"},
+		"min":               {limits: container(corev1.LimitRangeItem{Min: listOf("cpu", "100m")}), pod: resources(listOf("cpu", "50m"), nil), want: `pods "p" is forbidden: minimum cpu usage per Container is 100m, but request is 50m`},
+		"min, none":         {limits: container(corev1.LimitRangeItem{Min: listOf("cpu", "100m")}), pod: pod(nil), want: "minimum cpu usage per Container is 100m.  No request is specified"},
+		"max":               {limits: container(corev1.LimitRangeItem{Max: listOf("cpu", "1")}), pod: resources(nil, listOf("cpu", "2")), want: "maximum cpu usage per Container is 1, but limit is 2"},
+		"max, none":         {limits: container(corev1.LimitRangeItem{Max: listOf("memory", "1Gi")}), pod: pod(nil), want: "maximum memory usage per Container is 1Gi.  No limit is specified"},
+		"several":           {limits: container(corev1.LimitRangeItem{Max: listOf("cpu", "1", "memory", "1Gi")}), pod: resources(nil, listOf("cpu", "2", "memory", "2Gi")), want: "[maximum cpu usage per Container is 1, but limit is 2, maximum memory usage per Container is 1Gi, but limit is 2Gi]"},
+		"ratio":             {limits: container(corev1.LimitRangeItem{MaxLimitRequestRatio: listOf("cpu", "2")}), pod: resources(listOf("cpu", "1"), listOf("cpu", "3")), want: "cpu max limit to request ratio per Container is 2, but provided ratio is 3.000000"},
+		"ratio kept":        {limits: container(corev1.LimitRangeItem{MaxLimitRequestRatio: listOf("cpu", "1500m")}), pod: resources(listOf("cpu", "1"), listOf("cpu", "1500m")), got: corev1.ResourceRequirements{Requests: listOf("cpu", "1"), Limits: listOf("cpu", "1500m")}},
+		"pod max":           {limits: limits(corev1.LimitRangeItem{Type: corev1.LimitTypePod, Max: listOf("cpu", "1")}), pod: resources(nil, listOf("cpu", "1500m")), want: "maximum cpu usage per Pod is 1, but limit is 1500m"},
+		"pod min":           {limits: limits(corev1.LimitRangeItem{Type: corev1.LimitTypePod, Min: listOf("cpu", "1")}), pod: resources(nil, listOf("cpu", "1")), got: corev1.ResourceRequirements{Requests: listOf(), Limits: listOf("cpu", "1")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newChain(t, config(test.limits))
+			err := admit(t, c, request{obj: test.pod})
+			check(t, err, test.want)
+			if err != nil {
+				return
+			}
+			got := test.pod.Spec.Containers[0].Resources
+			for _, pair := range [][2]corev1.ResourceList{{got.Limits, test.got.Limits}, {requestsOf(&got), requestsOf(&test.got)}} {
+				if !sameList(pair[0], pair[1]) {
+					t.Errorf("got %v, want %v", got, test.got)
+				}
+			}
+			if note := test.pod.Annotations[limitRangerAnnotation]; note != test.note {
+				t.Errorf("noted %q", note)
+			}
+		})
+	}
+	c := newChain(t, config(limits(corev1.LimitRangeItem{Type: corev1.LimitTypePersistentVolumeClaim, Min: listOf("storage", "1Gi"), Max: listOf("storage", "2Gi")})))
+	for size, want := range map[string]string{
+		"1Gi": "", "512Mi": "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 512Mi", "3Gi": "maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi",
+	} {
+		check(t, admit(t, c, request{obj: &corev1.PersistentVolumeClaim{ObjectMeta: objectMeta("dev", "c"), Spec: corev1.PersistentVolumeClaimSpec{Resources: corev1.VolumeResourceRequirements{Requests: listOf("storage", size)}}}}), want)
+	}
+}
+
+func sameList(a, b corev1.ResourceList) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for name, q := range a {
+		if o, ok := b[name]; !ok || o.Cmp(q) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func TestPriority(t *testing.T) {
+	never := corev1.PreemptNever
+	classes := []metav1.Object{
+		&schedulingv1.PriorityClass{ObjectMeta: objectMeta("", "high"), Value: 1000},
+		&schedulingv1.PriorityClass{ObjectMeta: objectMeta("", "meek"), Value: 5, PreemptionPolicy: &never},
+	}
+	for _, class := range SystemPriorityClasses() {
+		classes = append(classes, class)
+	}
+	byDefault := append(slices.Clone(classes),
+		&schedulingv1.PriorityClass{ObjectMeta: objectMeta("", "d1"), Value: 20, GlobalDefault: true}, &schedulingv1.PriorityClass{ObjectMeta: objectMeta("", "d2"), Value: 10, GlobalDefault: true})
+	for name, test := range map[string]struct {
+		classes  []metav1.Object
+		class    string
+		priority *int32
+		policy   *corev1.PreemptionPolicy
+		want     string
+		value    int32
+		named    string
+		got      corev1.PreemptionPolicy
+	}{
+		"none":                  {classes: classes, got: corev1.PreemptLowerPriority},
+		"high":                  {classes: classes, class: "high", value: 1000, named: "high", got: corev1.PreemptLowerPriority},
+		"meek":                  {classes: classes, class: "meek", value: 5, named: "meek", got: corev1.PreemptNever},
+		"node critical":         {classes: classes, class: "system-node-critical", value: 2000001000, named: "system-node-critical", got: corev1.PreemptLowerPriority},
+		"lowest of the default": {classes: byDefault, value: 10, named: "d2", got: corev1.PreemptLowerPriority},
+		"missing":               {classes: classes, class: "gone", want: `pods "p" is forbidden: no PriorityClass with name gone was found`},
+		"same number":           {classes: classes, class: "high", priority: ptr.To[int32](1000), value: 1000, named: "high", got: corev1.PreemptLowerPriority},
+		"another number":        {classes: classes, class: "high", priority: ptr.To[int32](1), want: "the integer value of priority (1) must not be provided in pod spec; priority admission controller computed 1000 from the given PriorityClass name"},
+		"another policy":        {classes: classes, class: "high", policy: &never, want: "the string value of PreemptionPolicy (Never) must not be provided in pod spec; priority admission controller computed PreemptLowerPriority from the given PriorityClass name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := pod(func(p *corev1.Pod) {
+				p.Spec.PriorityClassName, p.Spec.Priority, p.Spec.PreemptionPolicy = test.class, test.priority, test.policy
+			})
+			err := admit(t, newChain(t, config(test.classes...)), request{obj: p})
+			check(t, err, test.want)
+			if err == nil && (*p.Spec.Priority != test.value || p.Spec.PriorityClassName != test.named || *p.Spec.PreemptionPolicy != test.got) {
+				t.Errorf("got %d %q %s", *p.Spec.Priority, p.Spec.PriorityClassName, *p.Spec.PreemptionPolicy)
+			}
+		})
+	}
+	c := newChain(t, config(byDefault[:len(byDefault)-1]...))
+	check(t, admit(t, c, request{obj: &schedulingv1.PriorityClass{ObjectMeta: objectMeta("", "x"), GlobalDefault: true}}), "PriorityClass d1 is already marked as default. Only one default can exist")
+	d1 := &schedulingv1.PriorityClass{ObjectMeta: objectMeta("", "d1"), GlobalDefault: true}
+	check(t, admit(t, c, request{obj: d1, old: d1}), "")
+	check(t, admit(t, c, request{obj: &schedulingv1.PriorityClass{ObjectMeta: objectMeta("", "x")}}), "")
+	updated, old := pod(nil), pod(func(p *corev1.Pod) { p.Spec.Priority = ptr.To[int32](7) })
+	check(t, admit(t, c, request{obj: updated, old: old}), "")
+	if p := updated.Spec.Priority; p == nil || *p != 7 {
+		t.Errorf("an update lost the priority: %v", p)
+	}
+}
+
+func TestTolerations(t *testing.T) {
+	c := config()
+	c.Enable = []string{"ExtendedResourceToleration"}
+	chain := newChain(t, c)
+	toleration := func(key string, effect corev1.TaintEffect, seconds *int64) corev1.Toleration {
+		return corev1.Toleration{Key: key, Operator: corev1.TolerationOpExists, Effect: effect, TolerationSeconds: seconds}
+	}
+	notReady, unreachable := toleration("node.kubernetes.io/not-ready", corev1.TaintEffectNoExecute, ptr.To[int64](300)), toleration("node.kubernetes.io/unreachable", corev1.TaintEffectNoExecute, ptr.To[int64](300))
+	everything := corev1.Toleration{Operator: corev1.TolerationOpExists}
+	forever := toleration("node.kubernetes.io/not-ready", corev1.TaintEffectNoExecute, nil)
+	unscheduled := toleration("node.kubernetes.io/not-ready", corev1.TaintEffectNoSchedule, nil)
+	gpu := toleration("example.org/gpu", "", nil)
+	for name, test := range map[string]struct {
+		has, want []corev1.Toleration
+		resource  corev1.ResourceName
+	}{
+		"none":       {want: []corev1.Toleration{notReady, unreachable}},
+		"everything": {has: []corev1.Toleration{everything}, want: []corev1.Toleration{everything}},
+		"one":        {has: []corev1.Toleration{forever}, want: []corev1.Toleration{forever, unreachable}},
+		"noSchedule": {has: []corev1.Toleration{unscheduled}, want: []corev1.Toleration{unscheduled, notReady, unreachable}},
+		"extended":   {resource: "example.org/gpu", want: []corev1.Toleration{notReady, unreachable, gpu}},
+		"own":        {resource: "cpu", want: []corev1.Toleration{notReady, unreachable}},
+		"own domain": {resource: "kubernetes.io/x", want: []corev1.Toleration{notReady, unreachable}},
+	} {
+		p := pod(func(p *corev1.Pod) {
+			p.Spec.Tolerations = test.has
+			if test.resource != "" {
+				p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{test.resource: resource.MustParse("1")}
+			}
+		})
+		check(t, admit(t, chain, request{obj: p}), "")
+		if !reflect.DeepEqual(p.Spec.Tolerations, test.want) {
+			t.Errorf("%s: got %v", name, p.Spec.Tolerations)
+		}
+	}
+	for range 2 { // also when it is there already
+		n := &corev1.Node{ObjectMeta: objectMeta("", "n")}
+		check(t, admit(t, chain, request{obj: n}), "")
+		check(t, admit(t, chain, request{obj: n}), "")
+		if want := []corev1.Taint{{Key: "node.kubernetes.io/not-ready", Effect: corev1.TaintEffectNoSchedule}}; !reflect.DeepEqual(n.Spec.Taints, want) {
+			t.Errorf("got %v", n.Spec.Taints)
+		}
+	}
+}
+
+func TestStorage(t *testing.T) {
+	class := func(name string, age time.Duration, annotations ...string) *storagev1.StorageClass {
+		s := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(time.Unix(1e9, 0).Add(-age)), Annotations: map[string]string{}}}
+		for _, a := range annotations {
+			s.Annotations[a] = "true"
+		}
+		return s
+	}
+	const isDefault = "storageclass.kubernetes.io/is-default-class"
+	growing := class("growing", 0)
+	growing.AllowVolumeExpansion = ptr.To(true)
+	claim := func(class *string, size string) *corev1.PersistentVolumeClaim {
+		return &corev1.PersistentVolumeClaim{ObjectMeta: objectMeta("dev", "c"), Spec: corev1.PersistentVolumeClaimSpec{
+			StorageClassName: class, Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse(size)}},
+		}, Status: corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound}}
+	}
+	for name, test := range map[string]struct {
+		classes []metav1.Object
+		has     *string
+		want    *string
+	}{
+		"no default":     {classes: []metav1.Object{class("a", 0)}},
+		"default":        {classes: []metav1.Object{class("a", 0), class("b", 0, isDefault)}, want: ptr.To("b")},
+		"beta":           {classes: []metav1.Object{class("b", 0, "storageclass.beta.kubernetes.io/is-default-class")}, want: ptr.To("b")},
+		"newest":         {classes: []metav1.Object{class("a", time.Hour, isDefault), class("b", 0, isDefault), class("c", time.Minute, isDefault)}, want: ptr.To("b")},
+		"first by name":  {classes: []metav1.Object{class("b", 0, isDefault), class("a", 0, isDefault)}, want: ptr.To("a")},
+		"named":          {classes: []metav1.Object{class("b", 0, isDefault)}, has: ptr.To("x"), want: ptr.To("x")},
+		"none on demand": {classes: []metav1.Object{class("b", 0, isDefault)}, has: ptr.To(""), want: ptr.To("")},
+	} {
+		c := claim(test.has, "1Gi")
+		check(t, admit(t, newChain(t, config(test.classes...)), request{obj: c}), "")
+		if !reflect.DeepEqual(c.Spec.StorageClassName, test.want) {
+			t.Errorf("%s: got %v", name, ptr.Deref(c.Spec.StorageClassName, "nil"))
+		}
+		if !reflect.DeepEqual(c.Finalizers, []string{"kubernetes.io/pvc-protection"}) {
+			t.Errorf("finalizers are %v", c.Finalizers)
+		}
+	}
+	chain := newChain(t, config(growing, class("fixed", 0)))
+	pv := &corev1.PersistentVolume{ObjectMeta: objectMeta("", "pv")}
+	check(t, admit(t, chain, request{obj: pv}), "")
+	if !reflect.DeepEqual(pv.Finalizers, []string{"kubernetes.io/pv-protection"}) {
+		t.Errorf("finalizers are %v", pv.Finalizers)
+	}
+	const fixed = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"
+	check(t, admit(t, chain, request{obj: claim(ptr.To("growing"), "2Gi"), old: claim(ptr.To("growing"), "1Gi")}), "")
+	check(t, admit(t, chain, request{obj: claim(ptr.To("fixed"), "2Gi"), old: claim(ptr.To("fixed"), "1Gi")}), fixed)
+	check(t, admit(t, chain, request{obj: claim(ptr.To("gone"), "2Gi"), old: claim(ptr.To("gone"), "1Gi")}), fixed)
+	check(t, admit(t, chain, request{obj: claim(ptr.To(""), "2Gi"), old: claim(ptr.To(""), "1Gi")}), fixed)
+	check(t, admit(t, chain, request{obj: claim(ptr.To("fixed"), "1Gi"), old: claim(ptr.To("fixed"), "1Gi")}), "")
+	pending := claim(ptr.To("growing"), "1Gi")
+	pending.Status.Phase = corev1.ClaimPending
+	check(t, admit(t, chain, request{obj: claim(ptr.To("growing"), "2Gi"), old: pending}), "Only bound persistent volume claims can be expanded")
+}
+
+func TestRuntimeClass(t *testing.T) {
+	cpu := corev1.ResourceList{"cpu": resource.MustParse("100m")}
+	c := newChain(t, config(
+		&nodev1.RuntimeClass{ObjectMeta: objectMeta("", "plain"), Handler: "runc"},
+		&nodev1.RuntimeClass{ObjectMeta: objectMeta("", "vm"), Handler: "kata", Overhead: &nodev1.Overhead{PodFixed: cpu}, Scheduling: &nodev1.Scheduling{
+			NodeSelector: map[string]string{"virt": "yes"}, Tolerations: []corev1.Toleration{{Key: "virt", Operator: corev1.TolerationOpExists}},
+		}},
+	))
+	of := func(class string, change func(*corev1.Pod)) *corev1.Pod {
+		return pod(func(p *corev1.Pod) {
+			p.Spec.RuntimeClassName = &class
+			if change != nil {
+				change(p)
+			}
+		})
+	}
+	check(t, admit(t, c, request{obj: of("plain", nil)}), "")
+	check(t, admit(t, c, request{obj: of("gone", nil)}), `pods "p" is forbidden: pod rejected: RuntimeClass "gone" not found`)
+	check(t, admit(t, c, request{obj: pod(func(p *corev1.Pod) { p.Spec.Overhead = cpu })}), "pod rejected: Overhead set without corresponding RuntimeClass defined Overhead")
+	check(t, admit(t, c, request{obj: of("vm", func(p *corev1.Pod) { p.Spec.Overhead = corev1.ResourceList{"cpu": resource.MustParse("1")} })}), "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
+	check(t, admit(t, c, request{obj: of("vm", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"virt": "no"} })}), "conflict: runtimeClass.scheduling.nodeSelector[virt] = yes; pod.spec.nodeSelector[virt] = no")
+	vm := of("vm", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "ssd"} })
+	check(t, admit(t, c, request{obj: vm}), "")
+	if !sameList(vm.Spec.Overhead, cpu) || !reflect.DeepEqual(vm.Spec.NodeSelector, map[string]string{"virt": "yes", "disk": "ssd"}) || !slices.ContainsFunc(vm.Spec.Tolerations, func(t corev1.Toleration) bool { return t.Key == "virt" }) {
+		t.Errorf("got %+v", vm.Spec)
+	}
+}
+
+func TestNetwork(t *testing.T) {
+	c := config(&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "front", Annotations: map[string]string{networkingv1.AnnotationIsDefaultIngressClass: "true"}}})
+	c.Enable = []string{"DenyServiceExternalIPs"}
+	chain := newChain(t, c)
+	ingress := &networkingv1.Ingress{ObjectMeta: objectMeta("dev", "i")}
+	check(t, admit(t, chain, request{obj: ingress}), "")
+	if ptr.Deref(ingress.Spec.IngressClassName, "") != "front" {
+		t.Error("the default class is missing")
+	}
+	old := &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Namespace: "dev", Name: "i", Annotations: map[string]string{"kubernetes.io/ingress.class": "x"}}}
+	check(t, admit(t, chain, request{obj: old}), "")
+	if old.Spec.IngressClassName != nil {
+		t.Error("the annotation was overruled")
+	}
+	service := func(ips ...string) *corev1.Service {
+		return &corev1.Service{ObjectMeta: objectMeta("dev", "s"), Spec: corev1.ServiceSpec{ExternalIPs: ips}}
+	}
+	check(t, admit(t, chain, request{obj: service("192.0.2.1")}), "Use of external IPs is denied by admission control.")
+	check(t, admit(t, chain, request{obj: service("192.0.2.1"), old: service("192.0.2.1", "192.0.2.2")}), "")
+	check(t, admit(t, chain, request{obj: service()}), "")
+}
