@@ -41,9 +41,14 @@ func validateSelector(selector *metav1.LabelSelector, kind string, path *field.P
 	return errs
 }
 
-// validateTemplate checks the template of pods that are kept running, and that the selector selects them. old is the
-// template that is replaced, nil on creation.
+// validateTemplate is validateTemplateOf for replica sets, and for deployments, which make them.
 func validateTemplate(template, old *corev1.PodTemplateSpec, selector *metav1.LabelSelector, path *field.Path) field.ErrorList {
+	return validateTemplateOf("ReplicaSet", template, old, selector, path)
+}
+
+// validateTemplateOf checks the template of pods that are kept running, and that the selector selects them. old is the
+// template that is replaced, nil on creation.
+func validateTemplateOf(kind string, template, old *corev1.PodTemplateSpec, selector *metav1.LabelSelector, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	parsed, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {
@@ -64,7 +69,7 @@ func validateTemplate(template, old *corev1.PodTemplateSpec, selector *metav1.La
 	}
 	if template.Spec.ActiveDeadlineSeconds != nil {
 		errs = append(errs, field.Forbidden(path.Child("spec", "activeDeadlineSeconds"),
-			"activeDeadlineSeconds in ReplicaSet is not Supported"))
+			"activeDeadlineSeconds in "+kind+" is not Supported"))
 	}
 	return errs
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/proa-k8s/proa/internal/api/policy"
 	"github.com/proa-k8s/proa/internal/api/rbac"
 	"github.com/proa-k8s/proa/internal/api/scheduling"
+	"github.com/proa-k8s/proa/internal/api/storage"
 )
 
 // Builtin returns all resources that are compiled in, in the order of discovery. Each call makes new descriptions.
@@ -37,8 +38,11 @@ func Builtin() []*api.Resource {
 		core.Service(),
 		core.ServiceAccount(),
 
+		apps.ControllerRevision(),
+		apps.DaemonSet(),
 		apps.Deployment(),
 		apps.ReplicaSet(),
+		apps.StatefulSet(),
 
 		authentication.SelfSubjectReview(),
 		authentication.TokenReview(),
@@ -55,7 +59,10 @@ func Builtin() []*api.Resource {
 
 		discovery.EndpointSlice(),
 
+		networking.Ingress(),
+		networking.IngressClass(),
 		networking.IPAddress(),
+		networking.NetworkPolicy(),
 		networking.ServiceCIDR(),
 
 		node.RuntimeClass(),
@@ -68,5 +75,7 @@ func Builtin() []*api.Resource {
 		rbac.RoleBinding(),
 
 		scheduling.PriorityClass(),
+
+		storage.StorageClass(),
 	}
 }
