@@ -184,6 +184,11 @@ func (k *Kubelet) settle() {
 		k.cfg.Log.Info("ending a pod that was deleted while the agent was away", "pod", observed.Namespace+"/"+observed.Name, "uid", uid)
 		k.launch(podFromRemains(observed), fromRemains)
 	}
+	for name, mirror := range k.mirrors {
+		if _, declared := k.statics[name]; !declared {
+			k.wg.Go(func() { k.deleteMirror(mirror) })
+		}
+	}
 }
 
 // watchRuntime follows the events of the runtime.

@@ -107,10 +107,8 @@ func (k *Kubelet) readStatic() {
 			if w := k.workers[uid]; w != nil {
 				w.remove(nil)
 			}
-			if pod == nil {
-				if mirror := k.mirrors[name]; mirror != nil {
-					k.wg.Go(func() { k.deleteMirror(mirror) })
-				}
+			if mirror := k.mirrors[name]; mirror != nil {
+				k.wg.Go(func() { k.deleteMirror(mirror) })
 			}
 		}
 	}
@@ -135,11 +133,15 @@ func (k *Kubelet) launchStatic(pod *corev1.Pod) {
 	if w == nil {
 		return
 	}
-	if mirror := k.mirrors[types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}]; mirror != nil && mirror.Annotations[mirrorAnnotation] == string(pod.UID) {
+	mirror := k.mirrors[types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}]
+	switch {
+	case mirror == nil:
+		k.wg.Go(func() { k.createMirror(pod) })
+	case mirror.Annotations[mirrorAnnotation] == string(pod.UID):
 		w.writer.setMirror(mirror)
-		return
+	default:
+		k.wg.Go(func() { k.deleteMirror(mirror) }) // of an earlier version; when it is gone the new one is made
 	}
-	k.wg.Go(func() { k.createMirror(pod) })
 }
 
 // ended is called when nothing is left of a pod: a new version of a static pod may have waited for that.

@@ -75,10 +75,15 @@ func detectV1(mountinfo string) (*System, error) {
 	for scan := bufio.NewScanner(f); scan.Scan(); {
 		before, after, ok := strings.Cut(scan.Text(), " - ")
 		fields, options := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 5 || len(options) < 3 || options[0] != "cgroup" {
+		if !ok || len(fields) < 5 || len(options) < 3 || !strings.HasPrefix(options[0], "cgroup") {
 			continue
 		}
 		point := fields[4]
+		if options[0] == "cgroup2" {
+			// Beside version 1 it has no controllers of use, but the runtime makes cgroups there, too.
+			s.all = append(s.all, point)
+			continue
+		}
 		if slices.Contains(s.all, point) {
 			continue
 		}
@@ -92,7 +97,7 @@ func detectV1(mountinfo string) (*System, error) {
 			}
 		}
 	}
-	if len(s.all) == 0 {
+	if len(s.Mounts) == 0 {
 		return nil, errors.New("no cgroup file system is mounted")
 	}
 	return s, nil
