@@ -26,6 +26,11 @@ func serverConfig(cfg Config, host host) *srvconfig.Config {
 		Version: version.ConfigVersion,
 		Root:    cfg.Root,
 		State:   cfg.State,
+		// Metrics of each kind of request: thousands of series that nobody reads, registered once for the process.
+		DisabledPlugins: []string{
+			"io.containerd.metrics.v1.grpc-prometheus",
+			"io.containerd.metrics.v1.grpc-otel",
+		},
 		RequiredPlugins: []string{
 			"io.containerd.grpc.v1.cri",
 			"io.containerd.snapshotter.v1." + host.snapshotter,

@@ -115,8 +115,8 @@ func TestRedirectLogs(t *testing.T) {
 		logrus.WithError(errors.New("gone")).Fatal("cannot go on")
 	}()
 	<-ended
-	want := `level=WARN msg=careful component=containerd b=1 err=no
-level=ERROR msg="cannot go on" component=containerd err=gone
+	want := `level=WARN msg=careful b=1 err=no
+level=ERROR msg="cannot go on" err=gone
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Error(diff)

@@ -21,7 +21,7 @@ func redirectLogs(log *slog.Logger, fail func(reason string)) {
 		std.SetLevel(logrus.InfoLevel)
 	}
 	std.ReplaceHooks(logrus.LevelHooks{})
-	std.AddHook(&logHook{log: log.With("component", "containerd"), fail: fail})
+	std.AddHook(&logHook{log: log, fail: fail})
 	std.ExitFunc = func(int) { runtime.Goexit() }
 }
 
