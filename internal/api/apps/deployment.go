@@ -37,9 +37,11 @@ func Deployment() *api.Resource {
 			PrepareCreate: func(_ context.Context, d *appsv1.Deployment) {
 				d.Status = appsv1.DeploymentStatus{}
 				d.Generation = 1
+				core.PreparePodTemplate(&d.Spec.Template)
 			},
 			PrepareUpdate: func(_ context.Context, d, old *appsv1.Deployment) {
 				d.Status = old.Status
+				core.PreparePodTemplate(&d.Spec.Template)
 				// Annotations count too: they are copied to the replica sets.
 				if !apiequality.Semantic.DeepEqual(d.Spec, old.Spec) || !apiequality.Semantic.DeepEqual(d.Annotations, old.Annotations) {
 					d.Generation = old.Generation + 1

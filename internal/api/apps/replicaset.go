@@ -51,9 +51,11 @@ func ReplicaSet() *api.Resource {
 			PrepareCreate: func(_ context.Context, rs *appsv1.ReplicaSet) {
 				rs.Status = appsv1.ReplicaSetStatus{}
 				rs.Generation = 1
+				core.PreparePodTemplate(&rs.Spec.Template)
 			},
 			PrepareUpdate: func(_ context.Context, rs, old *appsv1.ReplicaSet) {
 				rs.Status = old.Status
+				core.PreparePodTemplate(&rs.Spec.Template)
 				if !apiequality.Semantic.DeepEqual(rs.Spec, old.Spec) {
 					rs.Generation = old.Generation + 1
 				}

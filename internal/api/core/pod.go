@@ -114,15 +114,6 @@ func preparePodCreate(_ context.Context, pod *corev1.Pod) {
 	}
 	mergeLabelKeys(pod)
 	adoptAppArmorAnnotations(pod)
-	nonNegativeGrace(&pod.Spec)
-}
-
-// nonNegativeGrace: a negative grace period has always been taken for the shortest.
-func nonNegativeGrace(spec *corev1.PodSpec) {
-	if g := spec.TerminationGracePeriodSeconds; g != nil && *g < 0 {
-		spec.TerminationGracePeriodSeconds = new(int64)
-		*spec.TerminationGracePeriodSeconds = 1
-	}
 }
 
 // mergeLabelKeys writes the pod's own values of matchLabelKeys and mismatchLabelKeys into the selectors, so that whoever reads

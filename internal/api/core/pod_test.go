@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 )
 
@@ -278,7 +277,6 @@ func TestPodSpecValidation(t *testing.T) {
 	}
 }
 
-
 func TestPodCreateOnly(t *testing.T) {
 	pod := newPod(func(p *corev1.Pod) {
 		p.Spec.NodeName = "n"
@@ -373,7 +371,6 @@ func TestPodCreation(t *testing.T) {
 	pod := newPod(func(p *corev1.Pod) {
 		p.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "1.2.3.4"}
 		p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}}
-		p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](-3)
 		p.Spec.SchedulingGroup = &corev1.PodSchedulingGroup{}
 		p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("1Gi")}
 		p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: "zone",
@@ -386,8 +383,8 @@ func TestPodCreation(t *testing.T) {
 	if len(pod.Status.Conditions) != 1 || pod.Status.Conditions[0].Reason != "SchedulingGated" {
 		t.Errorf("conditions %+v", pod.Status.Conditions)
 	}
-	if *pod.Spec.TerminationGracePeriodSeconds != 1 || pod.Spec.SchedulingGroup != nil {
-		t.Errorf("grace %d, group %v", *pod.Spec.TerminationGracePeriodSeconds, pod.Spec.SchedulingGroup)
+	if pod.Spec.SchedulingGroup != nil {
+		t.Errorf("the field of a feature that is off was kept: %v", pod.Spec.SchedulingGroup)
 	}
 	want := []metav1.LabelSelectorRequirement{{Key: "app", Operator: metav1.LabelSelectorOpIn, Values: []string{"web"}}}
 	if got := pod.Spec.TopologySpreadConstraints[0].LabelSelector.MatchExpressions; !equality.Semantic.DeepEqual(got, want) {

@@ -55,6 +55,10 @@ func TestPodUpdate(t *testing.T) {
 		{"deadline removed", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = ptr.To[int64](5) }, func(p *corev1.Pod) {
 			p.Spec.ActiveDeadlineSeconds = nil
 		}, []string{"spec.activeDeadlineSeconds: Invalid value: null: must not update from a positive integer to nil value"}},
+		{"negative grace made positive", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](-1) }, func(p *corev1.Pod) {
+			p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](1)
+		}, nil},
+		{"grace changed", nil, func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](1) }, []string{"spec: Forbidden: pod updates..."}},
 		{"gate removed", gated, func(p *corev1.Pod) { p.Spec.SchedulingGates = nil }, nil},
 		{"gate added", nil, gated, []string{"spec.schedulingGates[0]: Forbidden: only deletion is allowed, but found new scheduling gate 'g'"}},
 		{"node selector of a gated pod", gated, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "b"} }, nil},
@@ -437,7 +441,9 @@ func FuzzPod(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, seed int64) {
 		filler := randfill.NewWithSeed(seed).NilChance(.5).NumElements(0, 3).MaxDepth(12).Funcs(
-			func(q *resource.Quantity, c randfill.Continue) { *q = *resource.NewMilliQuantity(c.Int63n(1e9), resource.DecimalSI) },
+			func(q *resource.Quantity, c randfill.Continue) {
+				*q = *resource.NewMilliQuantity(c.Int63n(1e9), resource.DecimalSI)
+			},
 			func(o *metav1.ObjectMeta, c randfill.Continue) { o.Name, o.Labels = "p", map[string]string{"a": "b"} },
 			func(m *metav1.FieldsV1, c randfill.Continue) {},
 		)

@@ -25,9 +25,6 @@ func preparePodUpdate(_ context.Context, pod, old *corev1.Pod) {
 	// They are the stored object's own, which nobody may write to: set them after all that changes the spec.
 	dropOffFields(&pod.Spec)
 	pod.Spec.EphemeralContainers = old.Spec.EphemeralContainers
-	if g := old.Spec.TerminationGracePeriodSeconds; g != nil && *g < 0 {
-		nonNegativeGrace(&pod.Spec)
-	}
 	if len(pod.Spec.SchedulingGates) == 0 && len(old.Spec.SchedulingGates) > 0 {
 		pod.Status = *old.Status.DeepCopy()
 		dropGatedCondition(&pod.Status)

@@ -111,6 +111,7 @@ func TestResourceQuota(t *testing.T) {
 	checkVerdicts[*corev1.ResourceQuota](t, r, []verdict{
 		{"good", "spec: {hard: {pods: 4, requests.cpu: 1, limits.memory: 1Gi, count/deployments.apps: 2, requests.example.com/gpu: 1, gold.storageclass.storage.k8s.io/requests.storage: 1Gi}}", nil},
 		{"unknown", "spec: {hard: {speed: 1}}", []string{
+			`spec.hard[speed]: Invalid value: "speed": must be a standard resource type or fully qualified`,
 			`spec.hard[speed]: Invalid value: "speed": must be a standard resource for quota`}},
 		{"parts of pods", "spec: {hard: {pods: 500m}}", []string{`spec.hard[pods]: Invalid value: "500m": must be an integer`}},
 		{"negative", "spec: {hard: {cpu: '-1'}}", []string{`spec.hard[cpu]: Invalid value: "-1": must be greater than or equal to 0`}},

@@ -95,8 +95,10 @@ func validateQuotaList(list corev1.ResourceList, path *field.Path) field.ErrorLi
 func validateQuotaName(name corev1.ResourceName, path *field.Path) field.ErrorList {
 	errs := api.InvalidAll(path, name, validation.IsQualifiedName(string(name)))
 	if len(errs) == 0 && !strings.Contains(string(name), "/") && !isStandardQuotaResource(name) {
-		errs = append(errs,
-			field.Invalid(path, name, "must be a standard resource for quota"))
+		if !isStandardResource(name) {
+			errs = append(errs, field.Invalid(path, name, "must be a standard resource type or fully qualified"))
+		}
+		errs = append(errs, field.Invalid(path, name, "must be a standard resource for quota"))
 	}
 	return errs
 }
