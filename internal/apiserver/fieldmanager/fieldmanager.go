@@ -62,12 +62,12 @@ func (f *Factory) New(r *api.Resource, v *api.Version, subresource string, reset
 
 func (f *Factory) newManager(schema func() managedfields.TypeConverter, r *api.Resource, v *api.Version, subresource string, reset map[string]*fieldpath.Set) *Manager {
 	c := converter{resource: r, types: f.types}
-	kind, drops := v.WithKind(r.Kind), filters(reset)
+	kind := v.WithKind(r.Kind)
 	return &Manager{
 		fields: sync.OnceValues(func() (*managedfields.FieldManager, error) {
-			return managedfields.NewDefaultFieldManager(schema(), c, c, f.types, kind, r.Hub, subresource, drops)
+			return managedfields.NewDefaultFieldManager(schema(), c, c, f.types, kind, r.Hub, subresource, filters(reset))
 		}),
-		creator: lazyCreator(schema, c, kind, drops[fieldpath.APIVersion(v.String())]),
+		creator: lazyCreator(schema, c, kind, reset[v.String()]),
 	}
 }
 
