@@ -35,14 +35,9 @@ func (c *Cache) placeOf(m *matcher) watchPlace {
 	switch {
 	case m.name != "" && (m.namespace != "" || !c.resource.Namespaced):
 		return watchPlace{kind: byObject, value: c.key(m.namespace, m.name)}
-	default:
-		for _, e := range m.exact {
-			if !e.label {
-				return watchPlace{kind: byField, field: e.name, value: e.value}
-			}
-		}
-	}
-	if m.namespace != "" {
+	case len(m.exact) > 0:
+		return watchPlace{kind: byField, field: m.exact[0].field, value: m.exact[0].value}
+	case m.namespace != "":
 		return watchPlace{kind: byNamespace, value: m.namespace}
 	}
 	return watchPlace{}

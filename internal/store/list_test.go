@@ -223,7 +223,7 @@ func TestIndexes(t *testing.T) {
 	}
 	check(onNode, "ns/p007", "ns/p057", "ns/p107", "ns/p157", "ns/p207", "ns/p257")
 	check(labelled, "ns/p009", "ns/p049", "ns/p089", "ns/p129", "ns/p169", "ns/p209", "ns/p249")
-	if len(c.indexes) != 2 {
+	if len(c.indexes) != 1 {
 		t.Fatalf("%d indexes", len(c.indexes))
 	}
 	mustDelete(t, c, "ns", "p107")

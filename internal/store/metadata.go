@@ -18,26 +18,36 @@ type label struct {
 	key, value unique.Handle[string]
 }
 
-// Has, Get and Lookup make it a labels.Labels.
-func (l labelList) Has(key string) bool {
+// Has, Get and Lookup make it a labels.Labels. They are the pointer's, since a slice in an interface is an allocation.
+func (l *labelList) Has(key string) bool {
 	_, ok := l.Lookup(key)
 	return ok
 }
 
 // Get returns the label's value, or "".
-func (l labelList) Get(key string) string {
+func (l *labelList) Get(key string) string {
 	v, _ := l.Lookup(key)
 	return v
 }
 
 // Lookup returns the label's value, and whether there is such a label.
-func (l labelList) Lookup(key string) (string, bool) {
-	for i := range l {
-		if l[i].key.Value() == key {
-			return l[i].value.Value(), true
+func (l *labelList) Lookup(key string) (string, bool) {
+	for i := range *l {
+		if x := &(*l)[i]; x.key.Value() == key {
+			return x.value.Value(), true
 		}
 	}
 	return "", false
+}
+
+// contains says whether a label is there with that value. It compares no strings.
+func (l labelList) contains(want label) bool {
+	for i := range l {
+		if l[i].key == want.key {
+			return l[i].value == want.value
+		}
+	}
+	return false
 }
 
 var errMalformed = errors.New("stored object is malformed")

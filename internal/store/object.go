@@ -25,7 +25,7 @@ type Object struct {
 	value  []byte
 	labels labelList
 	// indexed are the object's values in the indexes of its cache; replaced, never changed, under the cache's lock.
-	indexed atomic.Pointer[[]indexedValue]
+	indexed atomic.Pointer[[]fieldValue]
 
 	mu sync.Mutex
 	// decoded points to the decoded object as long as somebody else keeps that alive (an informer, a request): decoded
@@ -66,7 +66,7 @@ func (o *Object) at(rev int64) *Object {
 func (o *Object) Value() []byte { return o.value }
 
 // Labels returns the object's labels, without decoding it.
-func (o *Object) Labels() labels.Labels { return o.labels }
+func (o *Object) Labels() labels.Labels { return &o.labels }
 
 // Decoded returns the object with its resourceVersion set. It is shared: nobody may change it. As long as somebody
 // holds it, everybody gets the same.

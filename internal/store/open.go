@@ -90,9 +90,22 @@ func Open(ctx context.Context, client *clientv3.Client, o Options) (*Store, erro
 	return s, nil
 }
 
+// start runs a goroutine that Close waits for. It refuses when the store is closed already.
+func (s *Store) start(fn func()) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.wg.Go(fn)
+	return true
+}
+
 // Close ends all watches and waits for everything that the store started.
 func (s *Store) Close() {
-	s.cancel()
+	s.mu.Lock()
+	s.cancel() // under the lock: nothing is started after it
+	s.mu.Unlock()
 	s.wg.Wait()
 	s.warm.close()
 	s.mu.Lock()

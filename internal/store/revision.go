@@ -24,14 +24,26 @@ func (s *Store) Rev(ctx context.Context) (int64, error) {
 	if s.options.Rev != nil {
 		return s.options.Rev(ctx)
 	}
-	return s.revs.read(ctx, func(ctx context.Context) (int64, error) {
-		defer s.metrics.observe("get", "revision", time.Now())
-		resp, err := s.client.Get(ctx, root, clientv3.WithCountOnly())
-		if err != nil {
-			return 0, fmt.Errorf("reading etcd's revision: %w", err)
+	r := &s.revs
+	r.mu.Lock()
+	if r.next == nil {
+		r.next = &revRead{done: make(chan struct{})}
+	}
+	mine := r.next
+	if !r.running {
+		r.running = s.start(s.readRevs)
+		if !r.running {
+			r.mu.Unlock()
+			return 0, ErrStopped
 		}
-		return resp.Header.Revision, nil
-	})
+	}
+	r.mu.Unlock()
+	select {
+	case <-mine.done:
+		return mine.rev, mine.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }
 
 // revReader lets all who ask for the revision while a request is on its way share the next one. (The one on its way
@@ -48,40 +60,28 @@ type revRead struct {
 	err  error
 }
 
-func (r *revReader) read(ctx context.Context, get func(context.Context) (int64, error)) (int64, error) {
-	r.mu.Lock()
-	if r.next == nil {
-		r.next = &revRead{done: make(chan struct{})}
-	}
-	mine := r.next
-	if !r.running {
-		r.running = true
-		go r.run(get)
-	}
-	r.mu.Unlock()
-	select {
-	case <-mine.done:
-		return mine.rev, mine.err
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-}
-
-// run reads until nobody waits. It ends by itself: each read is bounded in time.
-func (r *revReader) run(get func(context.Context) (int64, error)) {
+// readRevs reads the revision until nobody waits for it.
+func (s *Store) readRevs() {
+	r := &s.revs
 	for {
 		r.mu.Lock()
 		cur := r.next
 		r.next = nil
+		r.running = cur != nil
+		r.mu.Unlock()
 		if cur == nil {
-			r.running = false
-			r.mu.Unlock()
 			return
 		}
-		r.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), lagTimeout)
-		cur.rev, cur.err = get(ctx)
+		ctx, cancel := context.WithTimeout(s.ctx, lagTimeout)
+		began := time.Now()
+		resp, err := s.client.Get(ctx, root, clientv3.WithCountOnly())
 		cancel()
+		s.metrics.observe("get", "revision", began)
+		if err != nil {
+			cur.err = fmt.Errorf("reading etcd's revision: %w", err)
+		} else {
+			cur.rev = resp.Header.Revision
+		}
 		close(cur.done)
 	}
 }

@@ -14,12 +14,13 @@ const (
 
 // matcher is a namespace and selectors, taken apart: what can be answered without looking at an object comes first.
 type matcher struct {
-	none      bool   // nothing matches
-	namespace string // empty: all
-	name      string // empty: all
-	labels    labels.Selector
+	none      bool                 // nothing matches
+	namespace string               // empty: all
+	name      string               // empty: all
+	equal     labelList            // labels that must be there
+	labels    labels.Selector      // what else is asked of the labels; nil: nothing
 	fields    []fields.Requirement // those that need more than the key
-	exact     []indexKeyValue      // requirements of one certain value, which an index can answer
+	exact     []fieldValue         // those of fields that ask for one value, which an index can answer
 }
 
 func newMatcher(namespaced bool, namespace string, ls labels.Selector, fs fields.Selector) *matcher {
@@ -28,16 +29,7 @@ func newMatcher(namespaced bool, namespace string, ls labels.Selector, fs fields
 		m.namespace = ""
 	}
 	if ls != nil && !ls.Empty() {
-		m.labels = ls
-		reqs, selectable := ls.Requirements()
-		m.none = !selectable
-		for _, r := range reqs {
-			if op := r.Operator(); op == selection.Equals || op == selection.DoubleEquals || op == selection.In {
-				if v := r.ValuesUnsorted(); len(v) == 1 {
-					m.exact = append(m.exact, indexKeyValue{indexKey{label: true, name: r.Key()}, v[0]})
-				}
-			}
-		}
+		m.addLabels(ls)
 	}
 	if fs == nil || fs.Empty() {
 		return m
@@ -52,6 +44,29 @@ func newMatcher(namespaced bool, namespace string, ls labels.Selector, fs fields
 	return m
 }
 
+func (m *matcher) addLabels(ls labels.Selector) {
+	reqs, selectable := ls.Requirements()
+	if !selectable {
+		m.none = true
+		return
+	}
+	var rest []labels.Requirement
+	for _, r := range reqs {
+		op, values := r.Operator(), r.ValuesUnsorted()
+		if len(values) == 1 && (op == selection.Equals || op == selection.DoubleEquals || op == selection.In) {
+			// Several of one key can't be told from one another in a list that holds one value for each.
+			if _, twice := m.equal.Lookup(r.Key()); !twice {
+				m.equal = m.equal.with(r.Key(), values[0])
+				continue
+			}
+		}
+		rest = append(rest, r)
+	}
+	if len(rest) > 0 {
+		m.labels = labels.NewSelector().Add(rest...)
+	}
+}
+
 func (m *matcher) addField(r fields.Requirement, namespaced bool) {
 	if r.Operator != selection.NotEquals {
 		switch {
@@ -64,26 +79,31 @@ func (m *matcher) addField(r fields.Requirement, namespaced bool) {
 			m.namespace = r.Value
 			return
 		}
-		m.exact = append(m.exact, indexKeyValue{indexKey{name: r.Field}, r.Value})
+		m.exact = append(m.exact, fieldValue{r.Field, r.Value})
 	}
 	m.fields = append(m.fields, r)
 }
 
 // everything says that all objects match.
 func (m *matcher) everything() bool {
-	return !m.none && m.namespace == "" && m.name == "" && m.labels == nil && len(m.fields) == 0
+	return !m.none && m.namespace == "" && m.name == "" && len(m.equal) == 0 && m.labels == nil && len(m.fields) == 0
 }
 
 // selects says whether anything but the namespace is asked for.
 func (m *matcher) selects() bool {
-	return m.none || m.name != "" || m.labels != nil || len(m.fields) > 0
+	return m.none || m.name != "" || len(m.equal) > 0 || m.labels != nil || len(m.fields) > 0
 }
 
 func (m *matcher) matches(v *view) (bool, error) {
 	if m.none || m.namespace != "" && v.o.Namespace != m.namespace || m.name != "" && v.o.Name != m.name {
 		return false, nil
 	}
-	if m.labels != nil && !m.labels.Matches(v.o.labels) {
+	for i := range m.equal {
+		if !v.o.labels.contains(m.equal[i]) {
+			return false, nil
+		}
+	}
+	if m.labels != nil && !m.labels.Matches(&v.o.labels) {
 		return false, nil
 	}
 	for i := range m.fields {
@@ -114,7 +134,7 @@ func (v *view) field(name string) (string, error) {
 	case fieldNamespace:
 		return v.o.Namespace, nil
 	}
-	if value, ok := v.o.indexedField(indexKey{name: name}); ok {
+	if value, ok := v.o.indexedField(name); ok {
 		return value, nil
 	}
 	if v.set == nil && v.err == nil {

@@ -56,12 +56,13 @@ func (c *Cache) keep(s *snapshot) {
 	}
 }
 
-// forget drops the snapshots and events that are too old to be asked for.
+// forget drops the snapshots and events that are too old to be asked for, and the indexes that nobody asks.
 func (c *Cache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.kept = slices.DeleteFunc(c.kept, func(s *snapshot) bool { return time.Since(s.kept) >= keepFor })
 	c.window.expire(time.Now().Unix())
+	c.dropIdleIndexes()
 }
 
 // snapshotAt returns the state at exactly rev, which the feed has reached; nil if it is not in memory.

@@ -8,18 +8,21 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"expvar"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 )
@@ -54,6 +57,8 @@ type Server struct {
 	client   *clientv3.Client
 	embedded *embed.Etcd // nil: outside
 	alone    bool        // the only member there can be, since it listens nowhere
+	acked    recorder    // of the client, if alone
+	closing  *atomic.Bool
 	close    sync.Once
 	closeErr error
 }
@@ -88,7 +93,8 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := os.Chmod(cfg.Dir, 0o700); err != nil { // it may have been there: secrets are in it
 		return nil, fmt.Errorf("starting etcd: %w", err)
 	}
-	ec, err := embedConfig(cfg)
+	closing := &atomic.Bool{}
+	ec, err := embedConfig(cfg, closing)
 	if err != nil {
 		return nil, fmt.Errorf("starting etcd in %s: %w", cfg.Dir, err)
 	}
@@ -96,23 +102,28 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting etcd in %s: %w", cfg.Dir, err)
 	}
-	s := &Server{embedded: e, alone: cfg.Peers == nil}
+	s := &Server{embedded: e, alone: cfg.Peers == nil, closing: closing}
 	if err := s.awaitReady(ctx); err != nil {
 		e.Close()
 		return nil, fmt.Errorf("starting etcd in %s: %w", cfg.Dir, err)
 	}
 	s.client = v3client.New(e.Server)
+	if s.alone {
+		s.acked.KV = s.client.KV
+		s.acked.rev.Store(e.Server.KV().Rev())
+		s.client.KV = &s.acked
+	}
 	return s, nil
 }
 
-func embedConfig(cfg Config) (*embed.Config, error) {
+func embedConfig(cfg Config, closing *atomic.Bool) (*embed.Config, error) {
 	ec := embed.NewConfig()
 	ec.Dir = cfg.Dir
 	ec.Name = cfg.Name
 	if ec.Name == "" {
 		ec.Name = "proa"
 	}
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(&core{handler: cfg.Logger.Handler()}))
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(&core{cfg.Logger.Handler(), closing}))
 	ec.UnsafeNoFsync = cfg.UnsafeNoFsync
 	ec.QuotaBackendBytes = quota
 	ec.SnapshotCount = snapshotCount
@@ -124,6 +135,8 @@ func embedConfig(cfg Config) (*embed.Config, error) {
 	// A transaction of ours is an object with its companions, and a lease is shared by many events.
 	ec.MaxTxnOps = 1024
 	ec.BackendFreelistType = "map"
+	// The log is synced at every write, the database only now and then: reads and writes wait for it.
+	ec.BackendBatchInterval = 500 * time.Millisecond
 
 	if cfg.Peers == nil {
 		// Nobody listens to the heartbeats of a single member, and awaitReady calls the election: slow ticks cost
@@ -154,6 +167,18 @@ func embedConfig(cfg Config) (*embed.Config, error) {
 	return ec, nil
 }
 
+// raftIsThrough tells that raft has handed over all that it read from its log on a start. Before that, an election makes it
+// look at those entries once more, and it panics when etcd has dropped the first of them from memory meanwhile, which it
+// does when it has applied a hundred. etcd publishes raft's status as a variable, of the server that started last.
+func raftIsThrough() bool {
+	v, ok := expvar.Get("raft.status").(expvar.Func)
+	if !ok {
+		return false
+	}
+	status, ok := v.Value().(raft.Status)
+	return ok && status.Applied > 0 && status.Applied >= status.GetCommit()
+}
+
 // awaitReady waits until the member serves. A member that is alone need not wait for an election timeout: it is told to
 // stand for election at once.
 func (s *Server) awaitReady(ctx context.Context) error {
@@ -165,7 +190,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		retry.Stop()
 	}
 	for {
-		if elect := s.alone && srv.Leader() == 0; elect && srv.AppliedIndex() > 0 && srv.AppliedIndex() >= srv.CommittedIndex() {
+		if elect := s.alone && srv.Leader() == 0; elect && srv.AppliedIndex() > 0 && srv.AppliedIndex() >= srv.CommittedIndex() && raftIsThrough() {
 			id := uint64(srv.MemberID())
 			msg := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &id, To: &id}
 			if err := srv.Process(ctx, msg); err != nil {
@@ -197,15 +222,16 @@ func connect(ctx context.Context, cfg Config) (*Server, error) {
 			return nil, fmt.Errorf("connecting to etcd: %w", err)
 		}
 	}
+	closing := &atomic.Bool{}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: tlsConfig,
 		DialKeepAliveTime: 30 * time.Second, DialKeepAliveTimeout: 10 * time.Second,
-		Logger: zap.New(&core{handler: cfg.Logger.Handler()}),
+		Logger: zap.New(&core{cfg.Logger.Handler(), closing}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connecting to etcd: %w", err)
 	}
-	s := &Server{client: client}
+	s := &Server{client: client, closing: closing}
 	if _, err := s.Rev(ctx); err != nil {
 		client.Close()
 		return nil, fmt.Errorf("connecting to etcd at %v: %w", cfg.Endpoints, err)
@@ -216,11 +242,11 @@ func connect(ctx context.Context, cfg Config) (*Server, error) {
 // Client is the client of this etcd. It lives as long as the Server.
 func (s *Server) Client() *clientv3.Client { return s.client }
 
-// Rev returns the present revision, linearizably: what store.Options.Rev wants. The only member of a cluster has applied
-// all that was ever acknowledged, and so it just knows.
+// Rev returns the present revision, linearizably: what store.Options.Rev wants. A member that nobody else can write to
+// knows it without asking.
 func (s *Server) Rev(ctx context.Context) (int64, error) {
 	if s.alone {
-		return s.embedded.Server.KV().Rev(), nil
+		return s.acked.rev.Load(), nil
 	}
 	resp, err := s.client.Get(ctx, "\x00", clientv3.WithCountOnly())
 	if err != nil {
@@ -242,6 +268,7 @@ func (s *Server) Snapshot(ctx context.Context, path string) error {
 // Close stops the server or disconnects, and returns when all is written.
 func (s *Server) Close() error {
 	s.close.Do(func() {
+		s.closing.Store(true)
 		s.closeErr = s.client.Close()
 		if errors.Is(s.closeErr, context.Canceled) {
 			s.closeErr = nil // what a client without a connection says

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -11,6 +12,8 @@ import (
 // core passes what etcd logs to slog. etcd is talkative: what it calls information is for debugging here.
 type core struct {
 	handler slog.Handler
+	// closing is set while the server closes, when etcd warns of all that it has to give up.
+	closing *atomic.Bool
 }
 
 // besidesThePoint tells what etcd warns of although it is meant to be so: what belongs to a server with listeners, a
@@ -43,11 +46,11 @@ func (c *core) Enabled(l zapcore.Level) bool {
 }
 
 func (c *core) With(fields []zapcore.Field) zapcore.Core {
-	return &core{handler: c.handler.WithAttrs(attrs(fields))}
+	return &core{c.handler.WithAttrs(attrs(fields)), c.closing}
 }
 
 func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if !c.Enabled(e.Level) || besidesThePoint(e.Message) {
+	if !c.Enabled(e.Level) || besidesThePoint(e.Message) || e.Level == zapcore.WarnLevel && c.closing.Load() {
 		return ce
 	}
 	return ce.AddCore(e, c)
