@@ -76,6 +76,10 @@ func Builtin() []*api.Resource {
 
 		scheduling.PriorityClass(),
 
+		storage.CSIDriver(),
+		storage.CSINode(),
+		storage.CSIStorageCapacity(),
 		storage.StorageClass(),
+		storage.VolumeAttachment(),
 	}
 }

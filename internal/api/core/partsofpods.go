@@ -1,6 +1,8 @@
 package core
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -23,3 +25,12 @@ func ValidateResourceRequirements(requirements *corev1.ResourceRequirements, pat
 
 // RoundQuantities brings quantities to the precision that is accounted, thousandths.
 func RoundQuantities(list corev1.ResourceList) { roundUp(list) }
+
+// ValidatePersistentVolumeSpec checks the spec of a persistent volume that is a part of another object, at the path.
+func ValidatePersistentVolumeSpec(spec *corev1.PersistentVolumeSpec, path *field.Path) field.ErrorList {
+	errs := validateVolumeSpec(spec)
+	for _, err := range errs {
+		err.Field = path.String() + strings.TrimPrefix(err.Field, "spec")
+	}
+	return errs
+}
