@@ -69,12 +69,12 @@ func config(more ...metav1.Object) Config {
 	}, more...)
 	return Config{
 		Namespaces: get[*corev1.Namespace](&all), NamespacesLatest: get[*corev1.Namespace](&all),
-		ServiceAccounts: get[*corev1.ServiceAccount](&all), Secrets: get[*corev1.Secret](&all),
-		Pods: get[*corev1.Pod](&all), PodList: list[*corev1.Pod](&all), Nodes: get[*corev1.Node](&all),
+		ServiceAccounts: get[*corev1.ServiceAccount](&all),
+		Pods:            get[*corev1.Pod](&all), PodList: list[*corev1.Pod](&all), Nodes: get[*corev1.Node](&all),
 		LimitRanges: list[*corev1.LimitRange](&all), PriorityClasses: get[*schedulingv1.PriorityClass](&all),
 		PriorityClassSet: list[*schedulingv1.PriorityClass](&all), RuntimeClasses: get[*nodev1.RuntimeClass](&all),
 		StorageClasses: list[*storagev1.StorageClass](&all), IngressClasses: list[*networkingv1.IngressClass](&all),
-		CSIDrivers: get[*storagev1.CSIDriver](&all),
+		CSIDrivers: get[*storagev1.CSIDriver](&all), StorageProtection: true,
 		Authorizer: authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 			if a.GetUser().GetName() == "may-"+a.GetVerb() {
 				return authorizer.DecisionAllow, "", nil
@@ -194,10 +194,15 @@ func TestChain(t *testing.T) {
 	if _, err := New(Config{Disable: []string{"Nonsense"}}); err == nil || !strings.Contains(err.Error(), `no admission plugin "Nonsense"`) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := New(Config{Enable: []string{"LimitRanger"}}); err == nil || !strings.Contains(err.Error(), "needs a kind that is not served") {
+	if _, err := New(Config{Enable: []string{"LimitRanger"}}); err == nil || !strings.Contains(err.Error(), "needs a kind that is not served or a controller that does not run") {
 		t.Errorf("got %v", err)
 	}
 	conf := config()
+	conf.StorageProtection = false
+	if got := newChain(t, conf).Plugins(); slices.Contains(got, "StorageObjectInUseProtection") {
+		t.Error("finalizers are set that nobody takes away")
+	}
+	conf = config()
 	conf.Disable, conf.Enable = []string{"Priority"}, []string{"DenyServiceExternalIPs"}
 	if got := newChain(t, conf).Plugins(); slices.Contains(got, "Priority") || !slices.Contains(got, "DenyServiceExternalIPs") {
 		t.Errorf("running are %v", got)
@@ -696,4 +701,44 @@ func TestNetwork(t *testing.T) {
 	check(t, admit(t, chain, request{obj: service("192.0.2.1")}), "Use of external IPs is denied by admission control.")
 	check(t, admit(t, chain, request{obj: service("192.0.2.1"), old: service("192.0.2.1", "192.0.2.2")}), "")
 	check(t, admit(t, chain, request{obj: service()}), "")
+}
+
+func BenchmarkNew(b *testing.B) {
+	for b.Loop() {
+		if _, err := New(config()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPod(b *testing.B) {
+	c, err := New(config())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		a := request{obj: pod(nil)}.attributes()
+		if err := c.Admit(b.Context(), a, nil); err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Validate(b.Context(), a, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkNothingToDo(b *testing.B) {
+	c, err := New(config())
+	if err != nil {
+		b.Fatal(err)
+	}
+	cm := &corev1.ConfigMap{ObjectMeta: objectMeta("dev", "x")}
+	a := request{obj: cm, old: cm}.attributes()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := c.Admit(b.Context(), a, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -39,7 +39,6 @@ type Config struct {
 	Namespaces       lookup.Getter[*corev1.Namespace]
 	NamespacesLatest lookup.Getter[*corev1.Namespace] // at least as new as the store
 	ServiceAccounts  lookup.Getter[*corev1.ServiceAccount]
-	Secrets          lookup.Getter[*corev1.Secret]
 	Pods             lookup.Getter[*corev1.Pod]
 	PodList          lookup.Lister[*corev1.Pod]
 	Nodes            lookup.Getter[*corev1.Node]
@@ -55,6 +54,9 @@ type Config struct {
 	Authorizer authorizer.Authorizer
 	// ResourceFor gives the resource of a kind, for owner references.
 	ResourceFor func(schema.GroupVersionKind) (schema.GroupVersionResource, bool)
+	// StorageProtection says that the controllers run which take the finalizers of StorageObjectInUseProtection away; without
+	// them nothing that has one could ever be deleted, so the plugin is off.
+	StorageProtection bool
 	// PodSecurity are the defaults and exemptions of PodSecurity; nil: privileged, no exemptions.
 	PodSecurity *podsecurityapi.PodSecurityConfiguration
 
@@ -112,7 +114,7 @@ func builtin(c *Config) ([]named, error) {
 		{"DefaultTolerationSeconds", newDefaultTolerationSeconds()},
 		{"ExtendedResourceToleration", newExtendedResourceToleration()},
 		{"DefaultStorageClass", newDefaultStorageClass(c)},
-		{"StorageObjectInUseProtection", newStorageObjectInUseProtection()},
+		{"StorageObjectInUseProtection", newStorageObjectInUseProtection(c)},
 		{"OwnerReferencesPermissionEnforcement", newOwnerReferences(c)},
 		{"PersistentVolumeClaimResize", newClaimResize(c)},
 		{"RuntimeClass", newRuntimeClass(c)},
@@ -166,7 +168,7 @@ func New(c Config) (*Chain, error) {
 			n.plugin.Name = n.name
 			chain.plugins = append(chain.plugins, *n.plugin)
 		case slices.Contains(c.Enable, n.name):
-			return nil, fmt.Errorf("the admission plugin %s needs a kind that is not served", n.name)
+			return nil, fmt.Errorf("the admission plugin %s needs a kind that is not served or a controller that does not run", n.name)
 		}
 	}
 	chain.plugins = append(chain.plugins, c.Dynamic...)

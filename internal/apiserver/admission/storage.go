@@ -64,7 +64,10 @@ func newestDefault[T interface {
 
 // newStorageObjectInUseProtection keeps claims and volumes from going away while they are used; the controllers of
 // protection take the finalizers away.
-func newStorageObjectInUseProtection() *Plugin {
+func newStorageObjectInUseProtection(c *Config) *Plugin {
+	if !c.StorageProtection {
+		return nil
+	}
 	return &Plugin{
 		Applies: func(t Target) bool { return t.Is(claims, admission.Create) || t.Is(volumes, admission.Create) },
 		Admit: func(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {

@@ -12,9 +12,6 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// KubeletClientUser is the API server towards kubelets; the default policy binds it to system:kubelet-api-admin.
-const KubeletClientUser = "kube-apiserver-kubelet-client"
-
 // FrontProxyUser is the common name of the API server's certificate towards aggregated API servers.
 const FrontProxyUser = "front-proxy-client"
 
@@ -93,11 +90,6 @@ func (p *PKI) NodeServingCert(node string, ips []net.IP) (*Certificate, error) {
 		IPs:           ips,
 		Usages:        []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
-}
-
-// KubeletClientCert issues the certificate by which the API server talks to kubelets (logs, exec).
-func (p *PKI) KubeletClientCert() (*Certificate, error) {
-	return p.ClientCert(KubeletClientUser, nil)
 }
 
 // FrontProxyClientCert issues the certificate by which the API server vouches for users towards aggregated API servers.

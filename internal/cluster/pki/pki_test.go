@@ -230,7 +230,7 @@ func TestConnections(t *testing.T) {
 		"admin[system:masters]":                  {RootCAs: p.ClientCAs(), Certificates: []tls.Certificate{cert}},
 		"system:kube-scheduler[]":                p.ClientTLS("system:kube-scheduler", nil),
 		"system:node:a[system:nodes]":            p.ClientTLS("system:node:a", []string{"system:nodes"}),
-		"kube-apiserver-kubelet-client[tenants]": p.ClientTLS(KubeletClientUser, []string{"tenants"}),
+		"kube-apiserver-kubelet-client[tenants]": p.ClientTLS("kube-apiserver-kubelet-client", []string{"tenants"}),
 	} {
 		client := &http.Client{Transport: &http.Transport{TLSClientConfig: c, DisableKeepAlives: true}}
 		resp, err := client.Get(url)
