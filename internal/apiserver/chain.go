@@ -36,7 +36,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.recovered(rec, r, p)
 		}
 		if info != nil {
-			s.metrics.done(r, info, rec.code, time.Since(started))
+			s.metrics.done(r, info, s.serves(info), rec.code, time.Since(started))
 		}
 	}()
 	h := rec.Header()
@@ -52,6 +52,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.serve(rec, r, info); err != nil {
 		s.writeError(rec, r, err)
 	}
+}
+
+// serves says whether there is the resource, and the subresource, that a request names.
+func (s *Server) serves(info *apirequest.RequestInfo) bool {
+	e := s.served.Load().routes.find(info.APIGroup, info.APIVersion, info.Resource)
+	return e != nil && (info.Subresource == "" || e.subs[info.Subresource] != nil)
 }
 
 // recovered ends a request that has panicked: with a Status if nothing was written yet, else by breaking the connection off.

@@ -84,7 +84,7 @@ func apiError(err error, resource schema.GroupResource, name string) error {
 			Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: "etcdserver: request is too large",
 		})
 	case errors.Is(err, store.ErrNotReady):
-		return apierrors.NewServerTimeout(resource, "read", 2)
+		return apierrors.NewTooManyRequests("storage is (re)initializing", 1)
 	case errors.Is(err, store.ErrGuard):
 		return apierrors.NewConflict(resource, name, err)
 	}

@@ -54,16 +54,17 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 
 func (m *metrics) inflight(kind string) prometheus.Gauge { return m.current.WithLabelValues(kind) }
 
-// done counts a request.
-func (m *metrics) done(r *http.Request, info *apirequest.RequestInfo, code int, took time.Duration) {
+// done counts a request. What is not known to be served is counted without its name: whatever clients make up must not
+// become labels.
+func (m *metrics) done(r *http.Request, info *apirequest.RequestInfo, known bool, code int, took time.Duration) {
 	verb := metricVerb(info, r)
 	dry := ""
 	if strings.Contains(r.URL.RawQuery, "dryRun=All") {
 		dry = "All"
 	}
 	group, version, resource, sub := info.APIGroup, info.APIVersion, info.Resource, info.Subresource
-	if code == http.StatusNotFound && info.IsResourceRequest && info.Name == "" {
-		group, version, resource, sub = "", "", "", "" // whatever clients make up must not become labels
+	if !known {
+		group, version, resource, sub = "", "", "", ""
 	}
 	s := scopeOf(info)
 	m.requests.WithLabelValues(verb, dry, strconv.Itoa(code), group, version, resource, sub, s, "apiserver").Inc()
