@@ -43,7 +43,8 @@ type Config struct {
 	Resources *client.Resources
 	// Registerer takes the metrics; nil drops them.
 	Registerer prometheus.Registerer
-	Log        *slog.Logger
+	// Log is slog's default when nil.
+	Log *slog.Logger
 	// Clock is the real one when nil.
 	Clock clock.WithTicker
 	// LeaderElection has several managers of a cluster agree on one that works; nil when there is only one, which then
@@ -78,6 +79,9 @@ type runner struct {
 func NewManager(config Config, controllers []Controller) (*Manager, error) {
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
+	}
+	if config.Log == nil {
+		config.Log = slog.Default()
 	}
 	if config.Resources == nil {
 		config.Resources = new(client.Resources)

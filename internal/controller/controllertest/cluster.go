@@ -4,7 +4,6 @@ package controllertest
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -71,7 +70,7 @@ func StartWith(t testing.TB, change func(*controller.Config), controllers ...con
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := Quiet()
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -115,7 +114,7 @@ func StartWith(t testing.TB, change func(*controller.Config), controllers ...con
 }
 
 func openStore(ctx context.Context, t testing.TB, log *slog.Logger) *store.Store {
-	quiet := slog.New(slog.DiscardHandler)
+	quiet := Quiet()
 	db, err := etcd.Start(ctx, etcd.Config{Dir: t.TempDir(), Logger: quiet, UnsafeNoFsync: true})
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
@@ -182,3 +181,6 @@ func must(t testing.TB, err error) {
 
 // patience is how long a test waits for what must happen.
 const patience = 20 * time.Second
+
+// Quiet is a log that nobody reads.
+func Quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -30,7 +30,7 @@ var podsResource = corev1.SchemeGroupVersion.WithResource("pods")
 func New() controller.Controller {
 	return controller.Controller{
 		Name:  "namespace",
-		Reads: []schema.GroupVersionResource{corev1.SchemeGroupVersion.WithResource("namespaces"), podsResource},
+		Reads: []schema.GroupVersionResource{corev1.SchemeGroupVersion.WithResource("namespaces")},
 		Writes: []rbacv1.PolicyRule{
 			controller.Rule("", []string{"namespaces"}, "delete"),
 			controller.Rule("", []string{"namespaces/finalize", "namespaces/status"}, "update"),
@@ -45,6 +45,7 @@ type emptier struct {
 	env        *controller.Env
 	namespaces corelisters.NamespaceLister
 	metadata   metadata.Interface
+	follower   *follower
 }
 
 func setup(env *controller.Env) (controller.Sync, error) {
@@ -53,17 +54,10 @@ func setup(env *controller.Env) (controller.Sync, error) {
 		return nil, fmt.Errorf("making a metadata client: %w", err)
 	}
 	informer := env.Informers.Core().V1().Namespaces()
-	e := &emptier{env: env, namespaces: informer.Lister(), metadata: m}
+	e := &emptier{env: env, namespaces: informer.Lister(), metadata: m, follower: newFollower(env.Queue.Add)}
+	env.Go(e.follower.run)
 	controller.Watch(env, informer.Informer(), func(_, ns *corev1.Namespace) {
 		if ns != nil && ns.DeletionTimestamp != nil {
-			env.Queue.Add(ns.Name)
-		}
-	})
-	controller.Watch(env, env.Informers.Core().V1().Pods().Informer(), func(old, p *corev1.Pod) {
-		if p != nil {
-			return
-		}
-		if ns, err := e.namespaces.Get(old.Namespace); err == nil && ns.DeletionTimestamp != nil {
 			env.Queue.Add(ns.Name)
 		}
 	})
@@ -139,25 +133,26 @@ func (e *emptier) emptyOf(ctx context.Context, name string, r client.Resource, r
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsMethodNotSupported(err) {
 		found.fail(r, err)
 	}
-	if there, err = e.list(ctx, name, r, nil); err != nil {
+	var now int64
+	if there, err = e.list(ctx, name, r, &now); err != nil || len(there) == 0 {
 		return err
 	}
+	e.follower.follow(r, name, now)
 	return found.add(r, there)
 }
 
-// list gives what is in the namespace of one resource: as new as rev, or as the store when rev is nil or not known yet.
+// list gives what is in the namespace of one resource: as new as rev, or as the store when rev is 0. It raises rev to the
+// revision of the list.
 func (e *emptier) list(ctx context.Context, name string, r client.Resource, rev *int64) ([]*store.Object, error) {
 	options := store.ListOptions{Namespace: name}
-	if rev != nil && *rev > 0 {
+	if *rev > 0 {
 		options.Match, options.Rev = store.MatchNotOlder, *rev
 	}
 	list, err := r.Cache.List(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("listing %s in namespace %s: %w", r.Resource, name, err)
 	}
-	if rev != nil {
-		*rev = max(*rev, list.Rev)
-	}
+	*rev = max(*rev, list.Rev)
 	return list.Objects, nil
 }
 
