@@ -172,10 +172,10 @@ func validateDaemonSetStrategy(s *appsv1.DaemonSetUpdateStrategy, path *field.Pa
 		return append(errs, field.Required(path, ""))
 	}
 	unavailable, surge := *s.RollingUpdate.MaxUnavailable, *s.RollingUpdate.MaxSurge
-	for name, value := range map[string]intstr.IntOrString{"maxUnavailable": unavailable, "maxSurge": surge} {
-		errs = append(errs, api.ValidateIntOrPercent(path.Child(name), value)...)
-		errs = append(errs, api.ValidateAtMostAll(path.Child(name), value)...)
-	}
+	errs = append(errs, api.ValidateIntOrPercent(path.Child("maxUnavailable"), unavailable)...)
+	errs = append(errs, api.ValidateAtMostAll(path.Child("maxUnavailable"), unavailable)...)
+	errs = append(errs, api.ValidateIntOrPercent(path.Child("maxSurge"), surge)...)
+	errs = append(errs, api.ValidateAtMostAll(path.Child("maxSurge"), surge)...)
 	hasUnavailable, hasSurge := intOrPercentValue(unavailable) != 0, intOrPercentValue(surge) != 0
 	switch {
 	case hasUnavailable && hasSurge:

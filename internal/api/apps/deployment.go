@@ -96,7 +96,8 @@ func defaultDeployment(d *appsv1.Deployment) {
 
 func setIfNil[T any](p **T, value T) {
 	if *p == nil {
-		*p = &value
+		v := value // a copy, so that nothing is allocated when there is nothing to set
+		*p = &v
 	}
 }
 

@@ -180,7 +180,9 @@ func FuzzSets(f *testing.F) {
 			func(m *metav1.ObjectMeta, _ randfill.Continue) { m.Name = "n" },
 			func(m *metav1.TypeMeta, _ randfill.Continue) {},
 			func(tm *metav1.Time, c randfill.Continue) { *tm = metav1.Unix(c.Int63n(1e9), 0) },
-			func(q *resource.Quantity, c randfill.Continue) { *q = *resource.NewQuantity(c.Int63n(1e6), resource.DecimalSI) },
+			func(q *resource.Quantity, c randfill.Continue) {
+				*q = *resource.NewQuantity(c.Int63n(1e6), resource.DecimalSI)
+			},
 		)
 		set, daemon := &appsv1.StatefulSet{}, &appsv1.DaemonSet{}
 		filler.Fill(set)

@@ -145,14 +145,14 @@ func validateStatefulSetSpec(spec *appsv1.StatefulSetSpec, old *corev1.PodTempla
 	errs = append(errs, validateStatefulSetStrategy(&spec.UpdateStrategy, path.Child("updateStrategy"))...)
 	if p := spec.PersistentVolumeClaimRetentionPolicy; p != nil {
 		at := path.Child("persistentVolumeClaimRetentionPolicy")
-		for name, value := range map[string]appsv1.PersistentVolumeClaimRetentionPolicyType{"whenDeleted": p.WhenDeleted, "whenScaled": p.WhenScaled} {
-			errs = append(errs, api.ValidateEnum(at.Child(name), value,
-				appsv1.RetainPersistentVolumeClaimRetentionPolicyType, appsv1.DeletePersistentVolumeClaimRetentionPolicyType)...)
+		supported := []appsv1.PersistentVolumeClaimRetentionPolicyType{
+			appsv1.RetainPersistentVolumeClaimRetentionPolicyType, appsv1.DeletePersistentVolumeClaimRetentionPolicyType,
 		}
+		errs = append(errs, api.ValidateEnum(at.Child("whenDeleted"), p.WhenDeleted, supported...)...)
+		errs = append(errs, api.ValidateEnum(at.Child("whenScaled"), p.WhenScaled, supported...)...)
 	}
 	errs = append(errs, api.ValidateNonNegative(path.Child("replicas"), ptr.Deref(spec.Replicas, 1))...)
 	errs = append(errs, api.ValidateNonNegative(path.Child("minReadySeconds"), spec.MinReadySeconds)...)
-	errs = append(errs, api.ValidateNonNegative(path.Child("revisionHistoryLimit"), ptr.Deref(spec.RevisionHistoryLimit, 0))...)
 	if spec.Ordinals != nil {
 		errs = append(errs, validateOrdinals(spec, path.Child("ordinals", "start"))...)
 	}

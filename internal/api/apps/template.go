@@ -1,9 +1,6 @@
 package apps
 
 import (
-	"fmt"
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -84,12 +81,7 @@ func templateColumns() []metav1.TableColumnDefinition {
 
 // templateCells are the cells of templateColumns.
 func templateCells(template *corev1.PodTemplateSpec) (names, images string) {
-	var n, i []string
-	for _, container := range template.Spec.Containers {
-		n = append(n, container.Name)
-		i = append(i, container.Image)
-	}
-	return strings.Join(n, ","), strings.Join(i, ",")
+	return core.ContainersCells(template.Spec.Containers)
 }
 
 // selectorString is the serialized selector of a scale subresource; what can't be parsed selects nothing.
@@ -124,8 +116,7 @@ func warnWorkload(name string, template, old *corev1.PodTemplateSpec) []string {
 	var warnings []string
 	if old == nil {
 		if msgs := validation.IsDNS1123Label(name); len(msgs) > 0 {
-			warnings = append(warnings, fmt.Sprintf("metadata.name: this is used in Pod names and hostnames, "+
-				"which can result in surprising behavior; a DNS label is recommended: %v", msgs))
+			warnings = append(warnings, core.PodNamesWarning(msgs))
 		}
 	}
 	return append(warnings, core.WarnPodTemplate(template, old, field.NewPath("spec", "template"))...)

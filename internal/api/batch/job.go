@@ -65,7 +65,8 @@ func Job() *api.Resource {
 
 func setDefault[T any](p **T, value T) {
 	if *p == nil {
-		*p = &value
+		v := value // a copy, so that nothing is allocated when there is nothing to set
+		*p = &v
 	}
 }
 

@@ -168,12 +168,15 @@ func validateVolumeSources(spec *corev1.PersistentVolumeSpec, at *field.Path) fi
 	c.is(s.CSI != nil, "csi", func(at *field.Path) {
 		v.csiDriver(s.CSI.Driver, at.Child("driver"))
 		v.required(s.CSI.VolumeHandle, at, "volumeHandle")
-		for name, ref := range map[string]*corev1.SecretReference{
-			"controllerPublishSecretRef": s.CSI.ControllerPublishSecretRef, "nodePublishSecretRef": s.CSI.NodePublishSecretRef,
-			"controllerExpandSecretRef": s.CSI.ControllerExpandSecretRef, "nodeExpandSecretRef": s.CSI.NodeExpandSecretRef,
+		for _, s := range []struct {
+			name string
+			ref  *corev1.SecretReference
+		}{
+			{"controllerPublishSecretRef", s.CSI.ControllerPublishSecretRef}, {"nodePublishSecretRef", s.CSI.NodePublishSecretRef},
+			{"controllerExpandSecretRef", s.CSI.ControllerExpandSecretRef}, {"nodeExpandSecretRef", s.CSI.NodeExpandSecretRef},
 		} {
-			if ref != nil {
-				v.addAll(requireAll(at.Child(name), "name", ref.Name, "namespace", ref.Namespace))
+			if s.ref != nil {
+				v.addAll(requireAll(at.Child(s.name), "name", s.ref.Name, "namespace", s.ref.Namespace))
 			}
 		}
 	})

@@ -353,6 +353,8 @@ func DefaultPersistentVolumeClaimSpec(spec *corev1.PersistentVolumeClaimSpec) {
 // setDefault makes a pointer that is nil point to value.
 func setDefault[T any](field **T, value T) {
 	if *field == nil {
-		*field = &value
+		// A copy, so that nothing is allocated when there is nothing to set.
+		v := value
+		*field = &v
 	}
 }

@@ -479,18 +479,3 @@ func FuzzPod(f *testing.F) {
 		podRow(pod)
 	})
 }
-
-func BenchmarkPodCreate(b *testing.B) {
-	pod := newPod(func(p *corev1.Pod) {
-		p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "A", Value: "b"}}
-		p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("1Gi")}
-	})
-	b.ReportAllocs()
-	for b.Loop() {
-		preparePodCreate(context.Background(), pod)
-		if errs := validatePodCreate(context.Background(), pod); len(errs) > 0 {
-			b.Fatal(errs)
-		}
-		warnPod(context.Background(), pod, nil)
-	}
-}

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,11 +24,12 @@ func validatePodAnnotations(annotations map[string]string, spec *corev1.PodSpec,
 	if cost, ok := annotations[corev1.PodDeletionCost]; ok {
 		errs = append(errs, validateDeletionCost(cost, path.Key(corev1.PodDeletionCost))...)
 	}
-	for key, profile := range annotations {
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
 		container, ok := strings.CutPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix)
 		if !ok {
 			continue
 		}
+		profile := annotations[key]
 		if !hasContainer(spec, container) {
 			errs = append(errs, field.Invalid(path.Key(key), container, "container not found"))
 		}

@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/proa-k8s/proa/internal/api"
 )
 
 // PodOptions say in what place a pod spec is validated. The zero value is for the template of a new object.
@@ -58,28 +60,17 @@ func (v *podValidator) required(value string, path *field.Path, name string) {
 
 // invalid adds one error for each message.
 func (v *podValidator) invalid(path *field.Path, value any, messages []string) {
-	for _, message := range messages {
-		v.add(field.Invalid(path, value, message))
-	}
+	v.addAll(api.InvalidAll(path, value, messages))
 }
 
 // enum adds an error unless value is one of those that are supported; an empty value is missing.
 func enum[T ~string](v *podValidator, path *field.Path, value T, supported ...T) {
-	if value == "" {
-		v.add(field.Required(path, ""))
-		return
-	}
-	optionalEnum(v, path, value, supported...)
+	v.addAll(api.ValidateEnum(path, value, supported...))
 }
 
 // optionalEnum is enum for values of which the empty one needs no word of its own.
 func optionalEnum[T ~string](v *podValidator, path *field.Path, value T, supported ...T) {
-	for _, s := range supported {
-		if value == s {
-			return
-		}
-	}
-	v.add(field.NotSupported(path, value, supported))
+	v.addAll(api.ValidateSupported(path, value, supported...))
 }
 
 // ValidatePodSpec checks a pod spec after its defaults are set; meta is the metadata of the Pod or the template that it

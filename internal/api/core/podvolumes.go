@@ -2,7 +2,9 @@ package core
 
 import (
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -305,16 +307,16 @@ func (v *podValidator) podCertificate(c *corev1.PodCertificateProjection, at *fi
 	if c.CredentialBundlePath == "" && c.KeyPath == "" && c.CertificateChainPath == "" {
 		v.add(field.Required(at, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath"))
 	}
-	for name, p := range map[string]string{
-		"credentialBundlePath": c.CredentialBundlePath, "keyPath": c.KeyPath, "certificateChainPath": c.CertificateChainPath,
+	for _, p := range []struct{ name, path string }{
+		{"credentialBundlePath", c.CredentialBundlePath}, {"keyPath", c.KeyPath}, {"certificateChainPath", c.CertificateChainPath},
 	} {
-		if p != "" {
-			v.localPath(p, at.Child(name))
+		if p.path != "" {
+			v.localPath(p.path, at.Child(p.name))
 		}
 	}
 	size := 0
-	for key, value := range c.UserAnnotations {
-		size += len(key) + len(value)
+	for _, key := range slices.Sorted(maps.Keys(c.UserAnnotations)) {
+		size += len(key) + len(c.UserAnnotations[key])
 		v.addAll(validation.IsDomainPrefixedKey(at.Child("userAnnotations"), key))
 	}
 	if size > maxUserAnnotations {

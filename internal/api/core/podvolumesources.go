@@ -1,7 +1,9 @@
 package core
 
 import (
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -107,7 +109,7 @@ func validateFC(fc *corev1.FCVolumeSource, at *field.Path) field.ErrorList {
 // validateFlex: options in the name of Kubernetes are set by the kubelet only.
 func validateFlex(driver string, options map[string]string, at *field.Path) field.ErrorList {
 	errs := requireAll(at, "driver", driver)
-	for key := range options {
+	for _, key := range slices.Sorted(maps.Keys(options)) {
 		namespace, _, ok := strings.Cut(key, "/")
 		if !ok {
 			continue

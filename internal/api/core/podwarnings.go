@@ -3,6 +3,8 @@ package core
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -46,7 +48,7 @@ func WarnPodSpec(spec, old *corev1.PodSpec, meta *metav1.ObjectMeta, path *field
 		return nil
 	}
 	w := &podWarner{spec: spec}
-	for key := range spec.NodeSelector {
+	for _, key := range slices.Sorted(maps.Keys(spec.NodeSelector)) {
 		if use, ok := deprecatedNodeLabels[key]; ok {
 			w.add("%s: %s", path.Child("nodeSelector").Key(key), use)
 		}
@@ -152,7 +154,7 @@ func (w *podWarner) annotations(meta *metav1.ObjectMeta, spec *field.Path) {
 	if template, ok := strings.CutSuffix(spec.String(), ".spec"); ok {
 		path = field.NewPath(template, "metadata", "annotations")
 	}
-	for key := range meta.Annotations {
+	for _, key := range slices.Sorted(maps.Keys(meta.Annotations)) {
 		switch {
 		case key == "scheduler.alpha.kubernetes.io/critical-pod":
 			w.add(`%s: non-functional in v1.16+; use the "priorityClassName" field instead`, path.Key(key))
