@@ -20,8 +20,14 @@ func NeedsClusterIP(svc *corev1.Service) bool {
 
 // NeedsNodePort returns whether every port of the service gets a node port.
 func NeedsNodePort(svc *corev1.Service) bool {
-	return svc.Spec.Type == corev1.ServiceTypeNodePort ||
-		svc.Spec.Type == corev1.ServiceTypeLoadBalancer && ptr.Deref(svc.Spec.AllocateLoadBalancerNodePorts, true)
+	return mayHaveNodePorts(svc) &&
+		(svc.Spec.Type != corev1.ServiceTypeLoadBalancer || ptr.Deref(svc.Spec.AllocateLoadBalancerNodePorts, true))
+}
+
+// mayHaveNodePorts returns whether the type of service has node ports at all: a load balancer that does not want them keeps
+// those it has until they are removed explicitly.
+func mayHaveNodePorts(svc *corev1.Service) bool {
+	return svc.Spec.Type == corev1.ServiceTypeNodePort || svc.Spec.Type == corev1.ServiceTypeLoadBalancer
 }
 
 // NeedsHealthCheckPort returns whether the service has a node port on which nodes say if they have local endpoints.
@@ -134,7 +140,7 @@ func keepAllocated(svc, old *corev1.Service) {
 			svc.Spec.IPFamilyPolicy = old.Spec.IPFamilyPolicy
 		}
 	}
-	if NeedsNodePort(old) && NeedsNodePort(svc) {
+	if mayHaveNodePorts(old) && NeedsNodePort(svc) {
 		keepNodePorts(svc, old)
 	}
 	if NeedsHealthCheckPort(old) && NeedsHealthCheckPort(svc) && svc.Spec.HealthCheckNodePort == 0 {
@@ -183,7 +189,7 @@ func dropFieldsOfOldType(svc, old *corev1.Service) {
 			now.IPFamilyPolicy = nil
 		}
 	}
-	if NeedsNodePort(old) && !NeedsNodePort(svc) && sameNodePorts(now.Ports, was.Ports) {
+	if mayHaveNodePorts(old) && !mayHaveNodePorts(svc) && sameNodePorts(now.Ports, was.Ports) {
 		for i := range now.Ports {
 			now.Ports[i].NodePort = 0
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/proa-k8s/proa/internal/api/apitest"
 )
@@ -136,6 +137,15 @@ func TestServiceTransitions(t *testing.T) {
 	}
 	if svc := change(`{spec: {type: LoadBalancer, externalTrafficPolicy: Local, loadBalancerClass: a/b, ports: [{name: x, port: 80}, {name: y, port: 81, nodePort: 30001}]}}`); !slices.Equal(ports(svc), []int32{0, 30001}) || svc.Spec.HealthCheckNodePort != 30100 {
 		t.Errorf("a node port moved: %+v", svc.Spec)
+	}
+	none := old.DeepCopy()
+	none.Spec.AllocateLoadBalancerNodePorts = ptr.To(false)
+	if apitest.Apply(&r.Strategy, none, old); !slices.Equal(ports(none), []int32{30001, 30002}) {
+		t.Errorf("node ports went on their own: %+v", none.Spec)
+	}
+	none.Spec.Ports[0].NodePort = 0
+	if apitest.Apply(&r.Strategy, none, old); !slices.Equal(ports(none), []int32{0, 30002}) {
+		t.Errorf("a node port that was removed is back: %+v", none.Spec)
 	}
 	svc := old.DeepCopy()
 	svc.Spec.Type = corev1.ServiceTypeClusterIP
