@@ -22,6 +22,7 @@ import (
 // Builtin returns all resources that are compiled in, in the order of discovery. Each call makes new descriptions.
 func Builtin() []*api.Resource {
 	return []*api.Resource{
+		core.Binding(),
 		core.ConfigMap(),
 		core.Endpoints(),
 		core.Event(),
