@@ -52,3 +52,12 @@ func (l *leases) get(ctx context.Context, ttl int64) (clientv3.LeaseID, error) {
 	l.current[ttl] = &lease{id: resp.ID, until: now.Add(share), used: 1}
 	return resp.ID, nil
 }
+
+// forget stops a lease from being given out again: etcd does not know it any more.
+func (l *leases) forget(ttl int64, id clientv3.LeaseID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if cur := l.current[ttl]; cur != nil && cur.id == id {
+		delete(l.current, ttl)
+	}
+}

@@ -143,6 +143,11 @@ func TestModel(t *testing.T) {
 		openStore(t, e, Options{Rev: e.Rev}).Register(podResource),
 		openStore(t, e, Options{}).Register(podResource),
 	}
+	for _, c := range caches { // so that watches can begin at the first revision of the model
+		if err := c.WaitReady(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	m := &model{states: map[int64]map[string]modelPod{}}
 	var watches []*modelWatch
 	for step := range 3000 {
@@ -259,7 +264,6 @@ func randomWatch(t *testing.T, rng *rand.Rand, c *Cache, m *model) *modelWatch {
 	if rng.IntN(2) == 0 {
 		o.InitialEvents, o.Rev = true, -1
 	} else {
-		// The other cache may have begun after that: its window may not reach back as far.
 		o.Rev = m.revs[max(0, len(m.revs)-1-rng.IntN(50))]
 		mw.seen = mw.sel.of(m.at(o.Rev))
 		mw.rev = o.Rev

@@ -136,7 +136,8 @@ func (s *Store) waitFed(ctx context.Context, rev int64, timeout time.Duration) e
 
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
-	progress := time.NewTimer(progressAfter)
+	again := progressAfter
+	progress := time.NewTimer(again)
 	defer progress.Stop()
 	for {
 		select {
@@ -146,7 +147,9 @@ func (s *Store) waitFed(ctx context.Context, rev int64, timeout time.Duration) e
 			if err := s.client.RequestProgress(s.ctx); err != nil {
 				s.log.Debug("Asking etcd for the progress of the watch", "err", err)
 			}
-			progress.Reset(futureTimeout / 4)
+			// The answer is missing while the watch is only being started, or is behind.
+			again = min(2*again, time.Second)
+			progress.Reset(again)
 		case <-deadline.C:
 			return fmt.Errorf("waiting for revision %d, present is %d: %w", rev, s.fed.Load(), ErrFuture)
 		case <-ctx.Done():

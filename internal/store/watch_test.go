@@ -90,7 +90,14 @@ func TestWatchMovesBetweenValues(t *testing.T) {
 func TestWatchStarts(t *testing.T) {
 	t.Parallel() // it waits for a time-out
 	s := testStore(t)
+	// So that the cache begins at a revision that is not the first.
+	if _, err := s.Register(nodeResource).Create(t.Context(), "", "n", &corev1.Node{}, nil); err != nil {
+		t.Fatal(err)
+	}
 	c := s.Register(podResource)
+	if err := c.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	a := mustCreate(t, c, newPod("ns", "a"))
 	b := mustCreate(t, c, newPod("ns", "b"))
 	after := startWatch(t, c, WatchOptions{Rev: a.Rev})

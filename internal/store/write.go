@@ -176,33 +176,47 @@ func (c *Cache) encode(key string, obj runtime.Object) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding %s%s: %w", c.prefix, key, err)
 	}
+	if cap(value)-len(value) > len(value)/8 { // it is held for long
+		value = bytes.Clone(value)
+	}
 	return value, nil
 }
 
 // put writes an encoded object if the key is at rev, and hands it over to the feed. It returns no object, but etcd's
 // answer, if the transaction was refused.
 func (c *Cache) put(ctx context.Context, key string, rev int64, value []byte, obj runtime.Object, ops []Op) (*Object, *clientv3.TxnResponse, error) {
-	var opts []clientv3.OpOption
-	if c.resource.TTL > 0 {
-		lease, err := c.store.leases.get(ctx, c.resource.TTL)
-		if err != nil {
-			return nil, nil, fmt.Errorf("writing %s%s: %w", c.prefix, key, err)
-		}
-		opts = append(opts, clientv3.WithLease(lease))
-	}
 	operation := "update"
 	if rev == 0 {
 		operation = "create"
 	}
 	h := &handover{cache: c, key: key, value: value, obj: obj}
 	c.pending.add(h)
-	put := clientv3.OpPut(c.prefix+key, bytesAsString(value), opts...)
-	resp, err := c.commit(ctx, operation, key, rev, &put, ops)
+	resp, err := c.commitPut(ctx, operation, key, rev, value, ops)
 	if err != nil || !resp.Succeeded {
 		c.pending.remove(h)
 		return nil, resp, err
 	}
 	return c.pending.done(h, resp.Header.Revision), resp, nil
+}
+
+func (c *Cache) commitPut(ctx context.Context, operation, key string, rev int64, value []byte, ops []Op) (*clientv3.TxnResponse, error) {
+	ttl := c.resource.TTL
+	if ttl == 0 {
+		put := clientv3.OpPut(c.prefix+key, bytesAsString(value))
+		return c.commit(ctx, operation, key, rev, &put, ops)
+	}
+	for again := false; ; again = true {
+		lease, err := c.store.leases.get(ctx, ttl)
+		if err != nil {
+			return nil, fmt.Errorf("writing %s%s: %w", c.prefix, key, err)
+		}
+		put := clientv3.OpPut(c.prefix+key, bytesAsString(value), clientv3.WithLease(lease))
+		resp, err := c.commit(ctx, operation, key, rev, &put, ops)
+		if again || !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return resp, err
+		}
+		c.store.leases.forget(ttl, lease) // revoked by somebody else
+	}
 }
 
 // bytesAsString spares a copy: the client copies what it is given anyway, and value is never changed.

@@ -271,6 +271,10 @@ func TestLeasesAreShared(t *testing.T) {
 			t.Errorf("event is %s", describe([]Event{ev}))
 		}
 	}
+	mustCreate(t, c, newPod("ns", "a")) // with a new lease
+	if l := mustList(t, c, ListOptions{}); len(l.Objects) != 1 {
+		t.Errorf("list is %v", keys(l.Objects))
+	}
 }
 
 func TestCancelledWrite(t *testing.T) {
