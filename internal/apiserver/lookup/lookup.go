@@ -167,7 +167,7 @@ func (f *follower[T]) replace(ctx context.Context) error {
 	if err := f.cache.WaitReady(ctx); err != nil {
 		return err
 	}
-	l, err := f.cache.List(ctx, store.ListOptions{Match: store.MatchNotOlder})
+	l, err := f.cache.List(ctx, store.ListOptions{Match: store.MatchLatest})
 	if err != nil {
 		return err
 	}
