@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -27,6 +28,12 @@ const writers = 32
 // and adds rules and subjects that are missing, but takes nothing away. Objects whose annotation autoupdate is "false" are
 // left alone. It writes to the store directly, because it runs before anybody is allowed anything.
 func Reconcile(ctx context.Context, c Caches, p *Policy) (int, error) {
+	for _, cache := range []*store.Cache{c.ClusterRoles, c.Roles, c.ClusterRoleBindings, c.RoleBindings} {
+		// One look at the store makes the cache good enough for all that follows.
+		if _, err := cache.Get(ctx, "", "cluster-admin", -1); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return 0, fmt.Errorf("reading roles and bindings: %w", err)
+		}
+	}
 	var jobs []func(context.Context) (bool, error)
 	for _, o := range p.ClusterRoles {
 		jobs = append(jobs, func(ctx context.Context) (bool, error) {
@@ -69,14 +76,34 @@ func Reconcile(ctx context.Context, c Caches, p *Policy) (int, error) {
 // or that very object when nothing is to be done.
 func reconcile[T object](ctx context.Context, c *store.Cache, expected T, missing func(existing, expected T) (T, error)) (bool, error) {
 	name := func() string { return fmt.Sprintf("reconciling %T %q", expected, expected.GetName()) }
-	for {
-		_, err := c.Get(ctx, expected.GetNamespace(), expected.GetName(), 0)
+	complete := func(cur *store.Object) (to T, changed bool, err error) {
+		obj, err := cur.Decoded()
+		if err != nil {
+			return to, false, err
+		}
+		existing, ok := obj.(T)
+		if !ok {
+			return to, false, fmt.Errorf("the store holds a %T", obj)
+		}
+		to, err = missing(existing, expected)
+		return to, any(to) != any(existing), err
+	}
+	for minRev := int64(0); ; minRev = -1 {
+		cur, err := c.Get(ctx, expected.GetNamespace(), expected.GetName(), minRev)
 		if errors.Is(err, store.ErrNotFound) {
 			_, err = c.Create(ctx, expected.GetNamespace(), expected.GetName(), fresh(expected), nil)
 			if errors.Is(err, store.ErrExists) { // another server was faster
-				err = nil
-			} else if err == nil {
+				continue
+			}
+			if err == nil {
 				return true, nil
+			}
+		}
+		if err == nil {
+			// The usual case of a restart: what the cache has is enough to see that there is nothing to do.
+			var changed bool
+			if _, changed, err = complete(cur); err == nil && !changed {
+				return false, nil
 			}
 		}
 		if err != nil {
@@ -84,16 +111,8 @@ func reconcile[T object](ctx context.Context, c *store.Cache, expected T, missin
 		}
 		wrote := false
 		_, err = c.Update(ctx, expected.GetNamespace(), expected.GetName(), func(cur *store.Object) (runtime.Object, []store.Op, error) {
-			obj, err := cur.Decoded()
-			if err != nil {
-				return nil, nil, err
-			}
-			existing, ok := obj.(T)
-			if !ok {
-				return nil, nil, fmt.Errorf("the store holds a %T", obj)
-			}
-			to, err := missing(existing, expected)
-			wrote = any(to) != any(existing)
+			to, changed, err := complete(cur)
+			wrote = changed
 			return to, nil, err
 		})
 		if errors.Is(err, store.ErrNotFound) { // deleted in between
@@ -136,6 +155,9 @@ func missingInClusterRole(existing, expected *rbacv1.ClusterRole) (*rbacv1.Clust
 		expected = expected.DeepCopy()
 		expected.Rules = nil // the controller of aggregation keeps them
 	}
+	if marked(existing, expected) && equality.Semantic.DeepEqual(existing.Rules, expected.Rules) && equality.Semantic.DeepEqual(existing.AggregationRule, expected.AggregationRule) {
+		return existing, nil // spares the comparison rule by rule
+	}
 	r, changed, err := diffRole(reconciliation.ClusterRoleRuleOwner{ClusterRole: existing}, reconciliation.ClusterRoleRuleOwner{ClusterRole: expected})
 	if err != nil || !changed {
 		return existing, err
@@ -143,7 +165,23 @@ func missingInClusterRole(existing, expected *rbacv1.ClusterRole) (*rbacv1.Clust
 	return r.GetObject().(*rbacv1.ClusterRole), nil
 }
 
+// marked says that an object has all labels and annotations that it should have.
+func marked(existing, expected object) bool {
+	has := func(have, want map[string]string) bool {
+		for k := range want {
+			if _, ok := have[k]; !ok {
+				return false
+			}
+		}
+		return true
+	}
+	return has(existing.GetLabels(), expected.GetLabels()) && has(existing.GetAnnotations(), expected.GetAnnotations())
+}
+
 func missingInRole(existing, expected *rbacv1.Role) (*rbacv1.Role, error) {
+	if marked(existing, expected) && equality.Semantic.DeepEqual(existing.Rules, expected.Rules) {
+		return existing, nil
+	}
 	r, changed, err := diffRole(reconciliation.RoleRuleOwner{Role: existing}, reconciliation.RoleRuleOwner{Role: expected})
 	if err != nil || !changed {
 		return existing, err
