@@ -47,7 +47,8 @@ func validateCSIDriverName(name string, at *field.Path) field.ErrorList {
 
 func validatePartition(partition int32, at *field.Path) field.ErrorList {
 	if partition < 0 || partition > 255 {
-		return field.ErrorList{field.Invalid(at.Child("partition"), partition, validation.InclusiveRangeError(0, 255))}
+		// 0 means the whole disk, and is not spoken of.
+		return field.ErrorList{field.Invalid(at.Child("partition"), partition, validation.InclusiveRangeError(1, 255))}
 	}
 	return nil
 }
