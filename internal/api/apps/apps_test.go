@@ -148,6 +148,10 @@ func TestOldVersions(t *testing.T) {
 		if !maps.Equal(d.Spec.Selector.MatchLabels, map[string]string{"app": "kubia"}) || !maps.Equal(d.Labels, d.Spec.Selector.MatchLabels) {
 			t.Errorf("%s: selector %v, labels %v", tc.gv, d.Spec.Selector, d.Labels)
 		}
+		d.Labels["x"] = "y"
+		if len(d.Spec.Selector.MatchLabels) != 1 || len(d.Spec.Template.Labels) != 1 {
+			t.Errorf("%s: labels, selector and template are one map", tc.gv)
+		}
 		if d.Spec.Strategy.RollingUpdate.MaxSurge.String() != tc.surge || *d.Spec.RevisionHistoryLimit != tc.history || *d.Spec.ProgressDeadlineSeconds != tc.deadline {
 			t.Errorf("%s: defaults %+v", tc.gv, d.Spec)
 		}

@@ -1,6 +1,8 @@
 package apps
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -19,10 +21,10 @@ func selectFromTemplate(meta *metav1.ObjectMeta, selector **metav1.LabelSelector
 		return
 	}
 	if *selector == nil {
-		*selector = &metav1.LabelSelector{MatchLabels: template.Labels}
+		*selector = &metav1.LabelSelector{MatchLabels: maps.Clone(template.Labels)}
 	}
 	if len(meta.Labels) == 0 {
-		meta.Labels = template.Labels
+		meta.Labels = maps.Clone(template.Labels)
 	}
 }
 
