@@ -89,10 +89,11 @@ func (s *Server) stream(q *request, list *store.List, write func(io.Writer) erro
 	h := q.w.Header()
 	h.Set("Content-Type", q.media.Encoding.MediaType())
 	out := &chunked{to: q.w}
+	var gz *gzip.Writer
 	if size >= gzipFrom && compressible(q.http) {
 		h.Set("Content-Encoding", "gzip")
 		h.Add("Vary", "Accept-Encoding")
-		gz := gzipWriters.Get().(*gzip.Writer)
+		gz = gzipWriters.Get().(*gzip.Writer)
 		defer gzipWriters.Put(gz)
 		gz.Reset(q.w)
 		defer gz.Close()
@@ -106,6 +107,9 @@ func (s *Server) stream(q *request, list *store.List, write func(io.Writer) erro
 		return nil
 	}
 	if !out.started {
+		if gz != nil {
+			gz.Reset(io.Discard) // or closing it would begin the answer
+		}
 		h.Del("Content-Encoding")
 		return err // nothing was written: the client gets a Status
 	}
