@@ -27,13 +27,14 @@ func (k *Kubelet) housekeep(ctx context.Context) {
 	pressure := newPressureWatch(k)
 	ticker := time.NewTicker(logInterval)
 	defer ticker.Stop()
-	for last := time.Now(); ; {
+	for last := time.Now().Add(logInterval - housekeepingInterval); ; {
 		pressure.check(ctx)
 		k.rotateLogs(ctx)
 		if time.Since(last) >= housekeepingInterval {
 			last = time.Now()
 			k.relist(ctx)
 			k.removeOrphans()
+			pressure.checkStorage(ctx)
 			for _, w := range k.allWorkers() {
 				w.post(w.collect)
 			}

@@ -124,6 +124,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		return err
 	}
 	k.wg.Go(func() { k.watchRuntime(ctx) })
+	if err := k.watchStatic(ctx); err != nil {
+		return err
+	}
 	if err := k.watchPods(ctx); err != nil {
 		return err
 	}
@@ -176,7 +179,7 @@ func (k *Kubelet) prepare(ctx context.Context) error {
 	k.prober = &probe.Prober{Exec: k.runtime.Exec, Event: func(t *probe.Target, reason, message string) {
 		k.events.container(t.Pod, t.Container.Name, corev1.EventTypeWarning, reason, message)
 	}}
-	k.services = newServiceSource(ctx, cfg.Client)
+	k.services = newServiceSource(ctx, cfg.Client, &k.wg)
 	k.configMaps = objects.New[*corev1.ConfigMap]("configmap", objects.Reader{
 		List: func(ctx context.Context, namespace string, o metav1.ListOptions) (apiruntime.Object, error) {
 			return cfg.Client.CoreV1().ConfigMaps(namespace).List(ctx, o)

@@ -27,10 +27,19 @@ const (
 	volumesRetry = 2 * time.Minute
 )
 
+// requestTimeout bounds a request to the runtime, which may have to wait for a slow disk or network plugin.
+const requestTimeout = 4 * time.Minute
+
+// request bounds a request to the runtime that is to take at most extra longer than usual. It is not cut off by the end
+// of the pod, which would leave it unknown what exists.
+func (w *worker) request(extra time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(w.ctx, requestTimeout+extra)
+}
+
 // operate runs f beside the loop. What f returns is run by the loop.
 func (w *worker) operate(f func() func()) {
 	w.operations++
-	go func() {
+	w.k.wg.Go(func() {
 		after := f()
 		w.post(func() {
 			w.operations--
@@ -38,7 +47,7 @@ func (w *worker) operate(f func() func()) {
 				after()
 			}
 		})
-	}()
+	})
 }
 
 // execute begins what was planned.
@@ -107,11 +116,13 @@ func (w *worker) makeSandbox(pod *corev1.Pod, attempt uint32) (*cri.Sandbox, err
 	if err != nil {
 		return nil, err
 	}
-	made, err := w.k.runtime.Runtime.RunPodSandbox(w.ctx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	ctx, cancel := w.request(0)
+	defer cancel()
+	made, err := w.k.runtime.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	if err != nil {
 		return nil, err
 	}
-	answer, err := w.k.runtime.Runtime.PodSandboxStatus(w.ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: made.PodSandboxId})
+	answer, err := w.k.runtime.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: made.PodSandboxId})
 	if err != nil {
 		return nil, err
 	}
@@ -124,8 +135,10 @@ func (w *worker) stopSandboxes(ids []string) {
 	w.sandboxBusy = true
 	w.operate(func() func() {
 		var errs []error
+		ctx, cancel := w.request(0)
+		defer cancel()
 		for _, id := range ids {
-			_, err := w.k.runtime.Runtime.StopPodSandbox(w.ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
+			_, err := w.k.runtime.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id})
 			if err != nil && !cri.IsNotFound(err) {
 				errs = append(errs, err)
 			}
@@ -186,7 +199,9 @@ func (w *worker) kill(a plan.Kill) {
 		if a.Grace > 0 {
 			left = max(left, min(plan.MinimumGrace, a.Grace)) // a hook may not use up all of it
 		}
-		_, err := w.k.runtime.Runtime.StopContainer(w.ctx, &runtimeapi.StopContainerRequest{
+		ctx, cancel := w.request(left)
+		defer cancel()
+		_, err := w.k.runtime.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{
 			ContainerId: a.ID, Timeout: int64((max(left, 0) + time.Second - 1) / time.Second),
 		})
 		return func() {
@@ -304,13 +319,15 @@ func (j *startJob) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	// From here on the start is not interrupted: a request that is cut off would leave it unknown what exists.
+	request, cancel := j.w.request(0)
+	defer cancel()
 	if j.stale != "" {
-		if _, err := k.runtime.Runtime.RemoveContainer(j.w.ctx, &runtimeapi.RemoveContainerRequest{ContainerId: j.stale}); err != nil {
+		if _, err := k.runtime.Runtime.RemoveContainer(request, &runtimeapi.RemoveContainerRequest{ContainerId: j.stale}); err != nil {
 			return fmt.Errorf("removing the container of an earlier attempt: %w", err)
 		}
 	}
-	// From here on the start is not interrupted: a request that is cut off would leave it unknown what exists.
-	created, err := k.runtime.Runtime.CreateContainer(j.w.ctx, &runtimeapi.CreateContainerRequest{
+	created, err := k.runtime.Runtime.CreateContainer(request, &runtimeapi.CreateContainerRequest{
 		PodSandboxId: j.SandboxID, Config: config, SandboxConfig: sandbox,
 	})
 	if err != nil {
@@ -333,7 +350,7 @@ func (j *startJob) run(ctx context.Context) error {
 		}
 	})
 	k.events.container(j.pod, c.Name, corev1.EventTypeNormal, "Created", "Container created")
-	if _, err := k.runtime.Runtime.StartContainer(j.w.ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
+	if _, err := k.runtime.Runtime.StartContainer(request, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
 		text := cri.ErrorText(err)
 		j.w.post(func() { delete(j.w.hooked, id) })
 		return &startError{Reason: podstatus.Reason{Reason: "RunContainerError", Message: text}, event: "Error: " + text}
@@ -360,9 +377,13 @@ func (j *startJob) postStart(ctx context.Context, hook *corev1.LifecycleHandler,
 	j.w.log.Warn("a postStart hook failed", "container", c.Name, "err", err)
 	k.events.container(j.pod, c.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
 	k.events.container(j.pod, c.Name, corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
-	if _, err := k.runtime.Runtime.StopContainer(j.w.ctx, &runtimeapi.StopContainerRequest{
-		ContainerId: id, Timeout: int64(j.w.grace() / time.Second),
-	}); err != nil && !cri.IsNotFound(err) {
+	grace := int64(30)
+	if s := j.pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		grace = *s
+	}
+	request, cancel := j.w.request(time.Duration(grace) * time.Second)
+	defer cancel()
+	if _, err := k.runtime.Runtime.StopContainer(request, &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: grace}); err != nil && !cri.IsNotFound(err) {
 		j.w.log.Warn("ending a container after its postStart hook failed", "container", c.Name, "err", err)
 	}
 	return &startError{Reason: podstatus.Reason{Reason: "PostStartHookError", Message: err.Error()}, retry: time.Millisecond}
@@ -408,8 +429,10 @@ func imageStartError(err error) error {
 // config makes the configuration of the container, with its environment and mounts.
 func (j *startJob) config(ctx context.Context, spec *runtimeapi.ImageSpec, user criconfig.ImageUser, imageVolumes map[string]*runtimeapi.ImageSpec) (*runtimeapi.ContainerConfig, error) {
 	k, c := j.w.k, j.Container
-	if err := k.services.wait(ctx); err != nil {
-		return nil, err
+	if j.w.origin != fromFile { // a static pod runs without the API
+		if err := k.services.wait(ctx); err != nil {
+			return nil, err
+		}
 	}
 	env, err := k.node.Env(ctx, k.sources(j.pod), j.pod, c, j.podIPs)
 	if err != nil {

@@ -79,9 +79,6 @@ func (k *Kubelet) watchPods(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
 		return nil // the agent stops
 	}
-	if err := k.watchStatic(ctx); err != nil {
-		return err
-	}
 	k.settle()
 	return nil
 }
@@ -133,7 +130,8 @@ func (k *Kubelet) launch(pod *corev1.Pod, from origin) *worker {
 		}
 	}
 	w := newWorker(k, pod, from, observed)
-	w.relist = observed == nil && from != fromRemains // something may have been made since the agent started
+	// What was listed may have changed since, or have come to be.
+	w.dirty, w.relist = true, observed == nil
 	switch {
 	case from == fromRemains:
 		w.removed = true
@@ -143,6 +141,7 @@ func (k *Kubelet) launch(pod *corev1.Pod, from origin) *worker {
 	case observed == nil && (pod.Status.Phase == "" || pod.Status.Phase == corev1.PodPending):
 		if why := k.admit(pod); why != nil {
 			k.events.pod(pod, corev1.EventTypeWarning, why.Reason, why.Message)
+			w.rejected = true
 			w.beginStop(0, why)
 		}
 	}

@@ -200,10 +200,15 @@ func (p *pressureWatch) evictOne(ctx context.Context, t eviction.Threshold, o ev
 	p.k.cfg.Log.Warn("evicting a pod", "pod", victim.Pod.Namespace+"/"+victim.Pod.Name, "why", message)
 	p.k.events.pod(victim.Pod, corev1.EventTypeWarning, "Evicted", message)
 	if w := p.k.worker(victim.Pod.UID); w != nil {
-		w.evict(podstatus.Reason{Reason: "Evicted", Message: message}, 0, &corev1.PodCondition{
-			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: message,
-			LastTransitionTime: metav1.NewTime(time.Now().Truncate(time.Second)),
-		})
+		w.evict(podstatus.Reason{Reason: "Evicted", Message: message}, 0, disruption(message))
+	}
+}
+
+// disruption is the condition of a pod that the node ends.
+func disruption(message string) *corev1.PodCondition {
+	return &corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: message,
+		LastTransitionTime: metav1.NewTime(time.Now().Truncate(time.Second)),
 	}
 }
 

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"errors"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,12 +19,11 @@ type serviceSource struct {
 	informer cache.SharedIndexInformer
 	lister   listersv1.ServiceLister
 	factory  informers.SharedInformerFactory
-	done     <-chan struct{}
 	synced   chan struct{}
 }
 
 // newServiceSource watches services until ctx is done. Of each no more is kept than environments need.
-func newServiceSource(ctx context.Context, client kubernetes.Interface) *serviceSource {
+func newServiceSource(ctx context.Context, client kubernetes.Interface, wg *sync.WaitGroup) *serviceSource {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(func(o any) (any, error) {
 		s, ok := o.(*corev1.Service)
 		if !ok {
@@ -35,13 +35,13 @@ func newServiceSource(ctx context.Context, client kubernetes.Interface) *service
 		}, nil
 	}))
 	services := factory.Core().V1().Services()
-	s := &serviceSource{informer: services.Informer(), lister: services.Lister(), factory: factory, done: ctx.Done(), synced: make(chan struct{})}
+	s := &serviceSource{informer: services.Informer(), lister: services.Lister(), factory: factory, synced: make(chan struct{})}
 	factory.Start(ctx.Done())
-	go func() {
+	wg.Go(func() {
 		if cache.WaitForCacheSync(ctx.Done(), s.informer.HasSynced) {
 			close(s.synced)
 		}
-	}()
+	})
 	return s
 }
 

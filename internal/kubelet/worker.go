@@ -50,8 +50,10 @@ type worker struct {
 
 	stop    *plan.Stop
 	failure *podstatus.Reason
-	removed bool // the object is gone
-	down    bool // nothing of the pod runs, or will again
+	// rejected says that the pod was refused and nothing of it was ever begun.
+	rejected bool
+	removed  bool // the object is gone
+	down     bool // nothing of the pod runs, or will again
 
 	busy        map[string]operation
 	operations  int // how many goroutines work for the pod
@@ -160,7 +162,9 @@ func (w *worker) evict(why podstatus.Reason, grace time.Duration, condition *cor
 			return
 		}
 		if condition != nil {
-			w.status.Conditions = append(w.status.Conditions, *condition)
+			status := w.status.DeepCopy() // the old one is shared
+			status.Conditions = append(status.Conditions, *condition)
+			w.status = status
 		}
 		w.beginStop(grace, &why)
 	})
@@ -221,6 +225,12 @@ func (w *worker) run() {
 	defer close(w.ended)
 	defer w.writer.wait()
 	defer w.endProbes()
+	if w.stop == nil && w.observed.Alive() {
+		// The cgroup is there; its share in that of its class must be known again.
+		if err := w.k.cgroups.SetupPod(w.pod); err != nil {
+			w.log.Warn("taking over the cgroup of a pod", "err", err)
+		}
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -322,7 +332,7 @@ func (w *worker) statusInput(now time.Time, stopped bool) *podstatus.Input {
 	in := &podstatus.Input{
 		Now: now, Observed: w.visible(), HostIPs: w.k.node.HostIPs,
 		Waiting: w.waiting, Started: map[string]bool{}, Ready: map[string]bool{},
-		Failure: w.failure, Stopped: stopped, Deleted: w.stop != nil,
+		Failure: w.failure, Rejected: w.rejected, Stopped: stopped, Deleted: w.stop != nil,
 		RecursiveReadOnly: w.k.node.RecursiveReadOnly,
 	}
 	for id, p := range w.probes {

@@ -40,6 +40,8 @@ type Input struct {
 
 	// Failure is set when the pod was ended by the node: evicted, past its deadline, refused.
 	Failure *Reason
+	// Rejected says that the pod was refused before anything of it was begun: its containers have no status.
+	Rejected bool
 	// Stopped says that nothing of the pod runs or will run.
 	Stopped bool
 	// Deleted says that the pod is to be deleted, so that its containers are not started again.
@@ -69,6 +71,12 @@ func Generate(in *Input) (status *corev1.PodStatus, ended bool) {
 		status.QOSClass = qos.ComputePodQOS(in.Pod)
 	}
 
+	if in.Rejected {
+		status.Phase = corev1.PodFailed
+		status.Reason, status.Message = in.Failure.Reason, in.Failure.Message
+		conditions(in, status)
+		return status, true
+	}
 	g := generator{Input: in, old: &in.Pod.Status}
 	status.InitContainerStatuses = g.list(in.Pod.Spec.InitContainers, g.old.InitContainerStatuses, true)
 	status.ContainerStatuses = g.list(in.Pod.Spec.Containers, g.old.ContainerStatuses, false)

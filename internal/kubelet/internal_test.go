@@ -1,0 +1,125 @@
+package kubelet
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestAdmit(t *testing.T) {
+	facts := &nodeFacts{
+		node: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"zone": "a"}}},
+		allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: resource.MustParse("1Gi"),
+			corev1.ResourcePods: resource.MustParse("3")},
+		unsafeSysctls: []string{"net.core.*"},
+		pressure:      func(corev1.NodeConditionType) bool { return false },
+	}
+	pod := func(change ...func(*corev1.Pod)) *corev1.Pod {
+		p := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}}
+		for _, f := range change {
+			f(p)
+		}
+		return p
+	}
+	cpu := func(q string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(q)}
+		}
+	}
+	port := func(ip string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80, HostIP: ip, Protocol: "TCP"}}
+		}
+	}
+	sysctl := func(name string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: name, Value: "1"}}}
+		}
+	}
+	for name, test := range map[string]struct {
+		pod    *corev1.Pod
+		others []*corev1.Pod
+		want   string
+	}{
+		"fits":             {pod(cpu("1500m")), []*corev1.Pod{pod(cpu("500m"))}, ""},
+		"too much cpu":     {pod(cpu("1600m")), []*corev1.Pod{pod(cpu("500m"))}, "OutOfcpu: Pod was rejected: Node didn't have enough resource: cpu, requested: 1600, used: 500, capacity: 2000"},
+		"too many pods":    {pod(), []*corev1.Pod{pod(), pod(), pod()}, "OutOfpods: Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3"},
+		"critical":         {pod(func(p *corev1.Pod) { v := int32(2000000000); p.Spec.Priority = &v }), []*corev1.Pod{pod(), pod(), pod()}, ""},
+		"selector":         {pod(func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"zone": "a"} }), nil, ""},
+		"other selector":   {pod(func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"zone": "b"} }), nil, "NodeAffinity: Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"},
+		"port":             {pod(port("")), []*corev1.Pod{pod(port("127.0.0.1"))}, "NodePorts: Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"},
+		"port elsewhere":   {pod(port("127.0.0.2")), []*corev1.Pod{pod(port("127.0.0.1"))}, ""},
+		"sysctl":           {pod(sysctl("kernel.shm_rmid_forced")), nil, ""},
+		"sysctl allowed":   {pod(sysctl("net.core.somaxconn")), nil, ""},
+		"sysctl forbidden": {pod(sysctl("kernel.msgmax")), nil, `SysctlForbidden: Pod was rejected: forbidden sysctl: "kernel.msgmax" not allowlisted`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := ""
+			if why := admit(test.pod, test.others, facts); why != nil {
+				got = why.Reason + ": " + why.Message
+			}
+			if got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestStatusPatch(t *testing.T) {
+	before := &corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{Type: "other", Status: "True"}, {Type: corev1.PodReady, Status: "False"}}}
+	after := before.DeepCopy()
+	after.Phase, after.Conditions[1].Status = corev1.PodRunning, "True"
+	data, err := statusPatch("the-uid", before, after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(data); !strings.Contains(got, `"uid":"the-uid"`) || !strings.Contains(got, `"phase":"Running"`) || strings.Contains(got, `{"status":"True","type":"other"`) {
+		t.Errorf("the patch is %s", got)
+	}
+}
+
+func TestOverLimit(t *testing.T) {
+	limit := resource.MustParse("1Mi")
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		Volumes:    []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &limit}}}, {Name: "free", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}},
+		Containers: []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("4Mi")}}}},
+	}}
+	for want, used := range map[string]storage{
+		"": {volumes: map[string]int64{"v": 1 << 20}, containers: map[string]int64{"c": 3 << 20}},
+		`Usage of EmptyDir volume "v" exceeds the limit "1Mi". `:                        {volumes: map[string]int64{"v": 1<<20 + 1}},
+		`Container c exceeded its local ephemeral storage limit "4Mi". `:                {containers: map[string]int64{"c": 5 << 20}},
+		"Pod ephemeral local storage usage exceeds the total limit of containers 4Mi. ": {volumes: map[string]int64{"free": 2 << 20}, containers: map[string]int64{"c": 3 << 20}},
+	} {
+		if got := overLimit(pod, used); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if !limitsStorage(pod) || limitsStorage(&corev1.Pod{}) {
+		t.Error("which pods are measured is wrong")
+	}
+}
+
+func TestStaticPodManifest(t *testing.T) {
+	good := "apiVersion: v1\nkind: Pod\nmetadata: {name: Web}\nspec: {containers: [{name: c, image: i}]}\n"
+	a, err := staticPod("/m/a.yaml", []byte(good), "node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Name != "web-node" || a.Namespace != "default" || a.Spec.NodeName != "node" || a.Spec.RestartPolicy != corev1.RestartPolicyAlways || len(a.UID) != 32 {
+		t.Errorf("the pod is %v", a)
+	}
+	if b, err := staticPod("/m/a.yaml", []byte(good+"\n"), "node"); err != nil || b.UID == a.UID {
+		t.Errorf("a changed manifest gives the same pod: %v", err)
+	}
+	for name, text := range map[string]string{
+		"unknown field": good + "extra: 1\n", "other kind": strings.Replace(good, "Pod", "Node", 1), "no name": strings.Replace(good, "name: Web", "", 1),
+		"refers to the API": strings.Replace(good, "{containers", "{volumes: [{name: v, secret: {secretName: s}}], containers", 1), "no YAML": "{",
+	} {
+		if _, err := staticPod("/m/a.yaml", []byte(text), "node"); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package kubelet
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
+
+	"github.com/proa-k8s/proa/internal/kubelet/criconfig"
+	"github.com/proa-k8s/proa/internal/kubelet/podstatus"
+)
+
+// storage is what a pod uses of the node's disk, in bytes.
+type storage struct {
+	volumes    map[string]int64 // emptyDirs on disk
+	containers map[string]int64 // writable layers and logs
+}
+
+// overLimit tells which limit on local storage a pod exceeds; empty when none.
+func overLimit(pod *corev1.Pod, used storage) string {
+	var total int64
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.EmptyDir == nil || v.EmptyDir.Medium != corev1.StorageMediumDefault {
+			continue
+		}
+		total += used.volumes[v.Name]
+		if limit := v.EmptyDir.SizeLimit; limit != nil && !limit.IsZero() && used.volumes[v.Name] > limit.Value() {
+			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, limit.String())
+		}
+	}
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		total += used.containers[c.Name]
+		if limit, ok := c.Resources.Limits[corev1.ResourceEphemeralStorage]; ok && used.containers[c.Name] > limit.Value() {
+			return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, limit.String())
+		}
+	}
+	limits := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
+	if limit, ok := limits[corev1.ResourceEphemeralStorage]; ok && total > limit.Value() {
+		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", limit.String())
+	}
+	return ""
+}
+
+// limitsStorage reports whether the pod bounds what it uses of the disk: others need not be measured.
+func limitsStorage(pod *corev1.Pod) bool {
+	limits := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
+	if _, ok := limits[corev1.ResourceEphemeralStorage]; ok {
+		return true
+	}
+	for i := range pod.Spec.Volumes {
+		if e := pod.Spec.Volumes[i].EmptyDir; e != nil && e.Medium == corev1.StorageMediumDefault && e.SizeLimit != nil && !e.SizeLimit.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// checkStorage evicts pods that use more of the disk than they said.
+func (p *pressureWatch) checkStorage(ctx context.Context) {
+	var layers map[string]map[string]int64
+	for _, w := range p.k.allWorkers() {
+		pod := w.current.Load()
+		if w.origin == fromRemains || pod.Status.Phase != corev1.PodRunning || !limitsStorage(pod) {
+			continue
+		}
+		if layers == nil {
+			layers = p.usage(ctx, corev1.ResourceEphemeralStorage)
+		}
+		used := storage{volumes: map[string]int64{}, containers: map[string]int64{}}
+		for name, bytes := range layers[string(pod.UID)] {
+			used.containers[name] += bytes
+		}
+		for i := range pod.Spec.Containers {
+			name := pod.Spec.Containers[i].Name
+			used.containers[name] += diskUsage(filepath.Join(criconfig.LogDirectory(p.k.cfg.LogDir, pod.Namespace, pod.Name, pod.UID), name))
+		}
+		for i := range pod.Spec.Volumes {
+			v := &pod.Spec.Volumes[i]
+			if v.EmptyDir == nil || v.EmptyDir.Medium != corev1.StorageMediumDefault {
+				continue
+			}
+			if dir, err := p.k.volumes.Path(pod, v.Name); err == nil {
+				used.volumes[v.Name] = diskUsage(dir)
+			}
+		}
+		if message := overLimit(pod, used); message != "" {
+			p.k.events.pod(pod, corev1.EventTypeWarning, "Evicted", message)
+			w.evict(podstatus.Reason{Reason: "Evicted", Message: message}, 0, disruption(message))
+		}
+	}
+}
+
+// diskUsage is what the files below a directory take, in bytes. Files that come and go meanwhile do not matter.
+func diskUsage(dir string) int64 {
+	var sum int64
+	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil && unix.Lstat(path, &st) == nil {
+			sum += st.Blocks * 512
+		}
+		return nil
+	})
+	return sum
+}
