@@ -110,6 +110,11 @@ func Start(ctx context.Context, cfg Config) (_ *Instance, err error) {
 			return nil, err
 		}
 	}
+	for _, name := range []string{helpers.Runc, helpers.Shim} {
+		if _, err := os.Stat(filepath.Join(in.cfg.BinDir, name)); err != nil {
+			return nil, fmt.Errorf("looking for the helper executables of containerd: %w", err)
+		}
+	}
 	if len(in.cfg.CNIBinDirs) == 0 {
 		in.cfg.CNIBinDirs = []string{in.cfg.BinDir}
 	}
@@ -127,6 +132,10 @@ func Start(ctx context.Context, cfg Config) (_ *Instance, err error) {
 	}
 	if err := in.ensureSandboxImage(ctx); err != nil {
 		return nil, err
+	}
+	// Shims that died while containerd was away have been cleaned up with the executables they ran from by now.
+	if err := helpers.Prune(in.cfg.BinDir, hasProcess); err != nil {
+		cfg.Log.Warn("removing the helper executables of other versions", "err", err)
 	}
 	cfg.Log.Debug("containerd is ready", "address", in.cfg.Address, "took", time.Since(began))
 	return in, nil

@@ -133,6 +133,12 @@ func processes() ([]process, error) {
 	return all, nil
 }
 
+// hasProcess says whether a process runs an executable from below dir.
+func hasProcess(dir string) (bool, error) {
+	all, err := processes()
+	return slices.ContainsFunc(all, func(p process) bool { return strings.HasPrefix(p.exe, dir+"/") }), err
+}
+
 // parseStat takes state and parent from /proc/<pid>/stat (proc_pid_stat(5)): "pid (command) state parent ...". The
 // command may hold anything, parentheses too.
 func parseStat(stat string) (state string, parent int, ok bool) {

@@ -1,7 +1,10 @@
 package containerd_test
 
 import (
+	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -25,6 +28,18 @@ func TestRestartInProcess(t *testing.T) {
 		}
 		cfg := configBelow(dir)
 		t.Cleanup(func() { containerdtest.Clean(t, cfg, dir, "/none") })
+		// A start that fails leaves nothing that hinders the next.
+		broken := cfg
+		broken.BinDir = filepath.Join(dir, "nothing")
+		if _, err := containerd.Start(t.Context(), broken); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("without helper executables: %v", err)
+		}
+		canceled, cancel := context.WithCancel(t.Context())
+		cancel()
+		if in, err := containerd.Start(canceled, cfg); err == nil {
+			in.Stop()
+			t.Error("started although it was not to")
+		}
 		for range 3 {
 			began := time.Now()
 			in, err := containerd.Start(t.Context(), cfg)

@@ -10,10 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -175,5 +177,42 @@ func TestEmbedded(t *testing.T) {
 	}
 	if _, err := Read("nonsense"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("reading what is not there: %v", err)
+	}
+}
+
+// TestPrune removes old versions that nobody runs and old leftovers, and nothing else.
+func TestPrune(t *testing.T) {
+	dir := t.TempDir()
+	current := filepath.Join(dir, "0123456789ab")
+	for _, name := range []string{"0123456789ab", "aaaaaaaaaaaa", "bbbbbbbbbbbb", ".unpacking-1", ".damaged-2", ".unpacking-3", "other", "cccccccccccc0"} {
+		if err := os.MkdirAll(filepath.Join(dir, name, "x"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := time.Now().Add(-2 * leftoverAge)
+	for _, name := range []string{".unpacking-1", ".damaged-2"} {
+		if err := os.Chtimes(filepath.Join(dir, name), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inUse := func(d string) (bool, error) { return filepath.Base(d) == "bbbbbbbbbbbb", nil }
+	left := func() (names []string) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range entries {
+			names = append(names, entry.Name())
+		}
+		return names
+	}
+	if err := Prune(filepath.Join(dir, "other"), inUse); err != nil || len(left()) != 8 {
+		t.Errorf("pruned beside a directory of somebody else: %v, %v", left(), err)
+	}
+	if err := Prune(current, inUse); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{".unpacking-3", "0123456789ab", "bbbbbbbbbbbb", "cccccccccccc0", "other"}; !slices.Equal(left(), want) {
+		t.Errorf("left %v, want %v", left(), want)
 	}
 }
