@@ -20,6 +20,7 @@ type Cache struct {
 	prefix   string // "/registry/pods/"
 	goType   atomic.Pointer[reflect.Type]
 	pending  pending
+	indexing sync.Mutex // held while an index is made; before mu
 
 	ctx    context.Context // ends when the resource is unregistered or the store closed
 	cancel context.CancelFunc
@@ -107,7 +108,7 @@ func (c *Cache) Ready() bool {
 func (c *Cache) fill(ctx context.Context) {
 	for ctx.Err() == nil {
 		tree := btree.NewG(32, entryLess)
-		rev, err := c.store.readAll(ctx, c.prefix, 0, func(kv *mvccpb.KeyValue) {
+		rev, err := c.store.readAll(ctx, c, 0, func(kv *mvccpb.KeyValue) {
 			o := c.take(string(kv.Key[len(c.prefix):]), kv.Value, kv.ModRevision)
 			tree.ReplaceOrInsert(entry{o.Key, o})
 		})
@@ -208,7 +209,7 @@ func (c *Cache) resync(ctx context.Context, rev int64) error {
 	stored := map[string]bool{}
 	var batch []change
 	snap := c.snapshot()
-	rev, err := c.store.readAll(ctx, c.prefix, rev, func(kv *mvccpb.KeyValue) {
+	rev, err := c.store.readAll(ctx, c, rev, func(kv *mvccpb.KeyValue) {
 		key := string(kv.Key[len(c.prefix):])
 		stored[key] = true
 		old, ok := snap.tree.Get(entry{key: key})

@@ -142,14 +142,15 @@ func (s *Store) resync(ctx context.Context) error {
 // pageSize is how many objects are read from etcd at a time.
 const pageSize = 1000
 
-// readAll reads all keys of a prefix at one revision (0: the present one), which it returns.
-func (s *Store) readAll(ctx context.Context, prefix string, rev int64, fn func(kv *mvccpb.KeyValue)) (int64, error) {
-	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
+// readAll reads all keys of a cache at one revision (0: the present one), which it returns.
+func (s *Store) readAll(ctx context.Context, c *Cache, rev int64, fn func(kv *mvccpb.KeyValue)) (int64, error) {
+	from, end := c.prefix, clientv3.GetPrefixRangeEnd(c.prefix)
 	for {
 		began := time.Now()
 		resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(rev))
-		s.metrics.observe("list", prefix, began)
+		s.metrics.observe("list", c.metricName(), began)
 		if err != nil {
+			s.metrics.failed("list", c.metricName())
 			return 0, err
 		}
 		if rev == 0 {

@@ -123,16 +123,23 @@ func (c *Cache) lookup(m *matcher) ([]*Object, bool) {
 	return nil, false
 }
 
+// wantsIndex says whether an index for the matcher is worth it and there is none yet.
+func (c *Cache) wantsIndex(m *matcher) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	_, have := c.lookup(m)
+	return !have && c.tree.Len() >= indexFrom && len(c.indexes) < maxIndexes
+}
+
 // ensureIndex makes an index for the matcher if one is worth it and there is none.
 func (c *Cache) ensureIndex(m *matcher) {
-	if len(m.exact) == 0 || m.name != "" {
+	if len(m.exact) == 0 || m.name != "" || !c.wantsIndex(m) {
 		return
 	}
-	c.mu.RLock()
-	_, have := c.lookup(m)
-	worth := !have && c.tree.Len() >= indexFrom
-	c.mu.RUnlock()
-	if !worth {
+	// One at a time: a thousand nodes that start together need it made once.
+	c.indexing.Lock()
+	defer c.indexing.Unlock()
+	if !c.wantsIndex(m) {
 		return
 	}
 	ix := &index{field: m.exact[0].field, byValue: map[string][]*Object{}}
@@ -157,10 +164,6 @@ func (c *Cache) ensureIndex(m *matcher) {
 func (c *Cache) addIndex(ix *index, values map[*Object]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.dropIdleIndexes()
-	if len(c.indexes) >= maxIndexes || slices.ContainsFunc(c.indexes, func(x *index) bool { return x.field == ix.field }) {
-		return
-	}
 	c.tree.Ascend(func(e entry) bool {
 		o := e.Object
 		if v, ok := values[o]; ok {

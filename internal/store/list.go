@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -217,8 +218,11 @@ func (c *Cache) listEtcd(ctx context.Context, q *query, rev int64) (*List, error
 	}
 	for {
 		page := min(pageSize, q.limit-len(q.objects)+1)
+		began := time.Now()
 		resp, err := c.store.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithRev(rev), clientv3.WithLimit(int64(page)))
+		c.store.metrics.observe("list", c.metricName(), began)
 		if err != nil {
+			c.store.metrics.failed("list", c.metricName())
 			return nil, c.readError(rev, err)
 		}
 		for i, kv := range resp.Kvs {

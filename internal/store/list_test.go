@@ -226,6 +226,13 @@ func TestIndexes(t *testing.T) {
 	if len(c.indexes) != 1 {
 		t.Fatalf("%d indexes", len(c.indexes))
 	}
+	// There are only so many; what has none is searched.
+	for i := range maxIndexes + 2 {
+		check(ListOptions{Fields: fields.OneTermEqualSelector(fmt.Sprintf("no.such%d", i), "x")})
+	}
+	if len(c.indexes) != maxIndexes {
+		t.Errorf("%d indexes", len(c.indexes))
+	}
 	mustDelete(t, c, "ns", "p107")
 	mustUpdate(t, c, "ns", "p057", func(p *corev1.Pod) { p.Spec.NodeName = "n8" })
 	mustUpdate(t, c, "ns", "p008", func(p *corev1.Pod) { p.Spec.NodeName = "n7"; p.Labels["n"] = "9" })
