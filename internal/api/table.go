@@ -45,7 +45,7 @@ func Since(t metav1.Time) string {
 
 // SinceMicro is Since for a time with microseconds.
 func SinceMicro(t metav1.MicroTime) string {
-	return Since(metav1.Time{Time: t.Time})
+	return Since(metav1.Time(t))
 }
 
 // SelectorCell is the cell of a label selector, "<none>" when it selects everything or nothing.

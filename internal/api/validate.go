@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -18,6 +19,15 @@ func InvalidAll(path *field.Path, value any, messages []string) field.ErrorList 
 		errs = append(errs, field.Invalid(path, value, msg))
 	}
 	return errs
+}
+
+// ValidatePathSegmentName is the rule for names of objects that may be anything which fits into a path; it is a
+// Strategy's ValidateName. As the stem of a generated name, "." and ".." are good.
+func ValidatePathSegmentName(name string, prefix bool) []string {
+	if prefix && (name == "." || name == "..") {
+		return nil
+	}
+	return content.IsPathSegmentName(name)
 }
 
 // ValidateEnum demands one of the supported values.

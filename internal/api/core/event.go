@@ -5,7 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
@@ -31,7 +30,7 @@ func Event() *api.Resource {
 			ValidateUpdate: validateEventUpdate,
 			// Recorders count repetitions by patches, and write again what has expired meanwhile.
 			AllowCreateOnUpdate: true,
-			ValidateName:        path.ValidatePathSegmentName,
+			ValidateName:        api.ValidatePathSegmentName,
 		}.Strategy(),
 		Columns: []metav1.TableColumnDefinition{
 			api.Column("Last Seen", "string", event["lastTimestamp"]),

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 What is left of configSource is dropped here.
+
 package core
 
 import (

@@ -7,8 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
@@ -151,7 +151,7 @@ func validateSegment(value, required string, at *field.Path) field.ErrorList {
 	if value == "" {
 		return field.ErrorList{field.Required(at, required)}
 	}
-	return api.InvalidAll(at, value, path.IsValidPathSegmentName(value))
+	return api.InvalidAll(at, value, content.IsPathSegmentName(value))
 }
 
 func validateIngressStatus(_ context.Context, ing, old *networkingv1.Ingress) field.ErrorList {

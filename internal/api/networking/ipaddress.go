@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -83,7 +83,7 @@ func validateParent(parent *networkingv1.ParentReference, at *field.Path) field.
 			}
 			continue
 		}
-		errs = append(errs, api.InvalidAll(at.Child(segment.name), segment.value, path.IsValidPathSegmentName(segment.value))...)
+		errs = append(errs, api.InvalidAll(at.Child(segment.name), segment.value, content.IsPathSegmentName(segment.value))...)
 	}
 	return errs
 }

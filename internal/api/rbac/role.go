@@ -4,7 +4,6 @@ import (
 	"context"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -22,7 +21,7 @@ func Role() *api.Resource {
 			Validate:            func(_ context.Context, r *rbacv1.Role) field.ErrorList { return validateRules(r.Rules, true) },
 			ValidateUpdate:      func(_ context.Context, r, _ *rbacv1.Role) field.ErrorList { return validateRules(r.Rules, true) },
 			AllowCreateOnUpdate: true,
-			ValidateName:        path.ValidatePathSegmentName,
+			ValidateName:        api.ValidatePathSegmentName,
 		}.Strategy(),
 	})
 }
@@ -36,7 +35,7 @@ func ClusterRole() *api.Resource {
 			Validate:            func(_ context.Context, r *rbacv1.ClusterRole) field.ErrorList { return validateClusterRole(r) },
 			ValidateUpdate:      func(_ context.Context, r, _ *rbacv1.ClusterRole) field.ErrorList { return validateClusterRole(r) },
 			AllowCreateOnUpdate: true,
-			ValidateName:        path.ValidatePathSegmentName,
+			ValidateName:        api.ValidatePathSegmentName,
 		}.Strategy(),
 	})
 }

@@ -6,7 +6,6 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -28,7 +27,7 @@ func RoleBinding() *api.Resource {
 				return append(keepsRole(b.RoleRef, old.RoleRef), validateBinding(b.RoleRef, b.Subjects, true)...)
 			},
 			AllowCreateOnUpdate: true,
-			ValidateName:        path.ValidatePathSegmentName,
+			ValidateName:        api.ValidatePathSegmentName,
 		}.Strategy(),
 		Columns: bindingColumns("roleBinding"),
 		Row: api.Row(func(b *rbacv1.RoleBinding) []any {
@@ -51,7 +50,7 @@ func ClusterRoleBinding() *api.Resource {
 				return append(keepsRole(b.RoleRef, old.RoleRef), validateBinding(b.RoleRef, b.Subjects, false)...)
 			},
 			AllowCreateOnUpdate: true,
-			ValidateName:        path.ValidatePathSegmentName,
+			ValidateName:        api.ValidatePathSegmentName,
 		}.Strategy(),
 		Columns: bindingColumns("clusterRoleBinding"),
 		Row: api.Row(func(b *rbacv1.ClusterRoleBinding) []any {
@@ -91,7 +90,7 @@ func validateBinding(role rbacv1.RoleRef, subjects []rbacv1.Subject, namespaced 
 	if role.Name == "" {
 		errs = append(errs, field.Required(at.Child("name"), ""))
 	} else {
-		errs = append(errs, api.InvalidAll(at.Child("name"), role.Name, path.ValidatePathSegmentName(role.Name, false))...)
+		errs = append(errs, api.InvalidAll(at.Child("name"), role.Name, api.ValidatePathSegmentName(role.Name, false))...)
 	}
 	for i := range subjects {
 		errs = append(errs, validateSubject(&subjects[i], namespaced, field.NewPath("subjects").Index(i))...)
