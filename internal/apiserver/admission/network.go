@@ -56,6 +56,7 @@ func newDenyServiceExternalIPs() *Plugin {
 			}
 			for _, ip := range service.Spec.ExternalIPs {
 				if !slices.Contains(before, ip) {
+					//lint:ignore ST1005 the words are upstream's
 					return admission.NewForbidden(a, errors.New("Use of external IPs is denied by admission control."))
 				}
 			}

@@ -83,6 +83,7 @@ func podSecurityResult(ctx context.Context, a admission.Attributes, r *admission
 	if r.Allowed {
 		return nil
 	}
+	//lint:ignore ST1005 the words are upstream's
 	err := admission.NewForbidden(a, errors.New("Not allowed by PodSecurity"))
 	var status *apierrors.StatusError
 	if r.Result == nil || !errors.As(err, &status) {

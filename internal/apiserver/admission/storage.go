@@ -102,6 +102,7 @@ func newClaimResize(c *Config) *Plugin {
 				return nil
 			}
 			if old.Status.Phase != corev1.ClaimBound {
+				//lint:ignore ST1005 the words are upstream's
 				return admission.NewForbidden(a, errors.New("Only bound persistent volume claims can be expanded"))
 			}
 			all, err := c.StorageClasses(ctx, "")
