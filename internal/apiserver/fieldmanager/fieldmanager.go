@@ -6,6 +6,7 @@ package fieldmanager
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"unicode"
@@ -93,12 +94,62 @@ func filters(reset map[string]*fieldpath.Set) map[fieldpath.APIVersion]fieldpath
 
 // Update sets the managed fields of obj, which replaces live (an empty object when it is new). It changes obj.
 func (m *Manager) Update(live, obj runtime.Object, manager string) (runtime.Object, error) {
+	before, after, ok := differing(live, obj)
+	if !ok {
+		return m.update(live, obj, manager)
+	}
+	recorded, err := m.update(before, after, manager)
+	if err != nil {
+		return nil, err
+	}
+	from, err := meta.Accessor(recorded)
+	if err != nil {
+		return nil, err
+	}
+	to, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, err
+	}
+	to.SetManagedFields(from.GetManagedFields())
+	return obj, nil
+}
+
+func (m *Manager) update(live, obj runtime.Object, manager string) (runtime.Object, error) {
 	fields, err := m.fields()
 	if err != nil {
 		return nil, fmt.Errorf("making a field manager: %w", err)
 	}
 	obj = fields.UpdateNoErrors(live, obj, manager)
 	return obj, wholeSeconds(obj)
+}
+
+// differing makes copies of two objects without those of their parts (spec, status, data...) that are the same in both:
+// what does not change changes no manager, and finding that out here is cheaper than comparing field by field. The copies
+// share memory with the objects. ok is false if the objects are not structs of one type.
+func differing(live, obj runtime.Object) (before, after runtime.Object, ok bool) {
+	x, y := reflect.ValueOf(live), reflect.ValueOf(obj)
+	if x.Type() != y.Type() || x.Kind() != reflect.Pointer || x.Elem().Kind() != reflect.Struct {
+		return nil, nil, false
+	}
+	x, y = shallow(x.Elem()), shallow(y.Elem())
+	for i := range x.NumField() {
+		if x.Type().Field(i).Anonymous { // TypeMeta and ObjectMeta
+			continue
+		}
+		if a, b := x.Field(i), y.Field(i); reflect.DeepEqual(a.Interface(), b.Interface()) {
+			a.SetZero()
+			b.SetZero()
+		}
+	}
+	before, ok = x.Addr().Interface().(runtime.Object)
+	after, _ = y.Addr().Interface().(runtime.Object)
+	return before, after, ok
+}
+
+func shallow(v reflect.Value) reflect.Value {
+	c := reflect.New(v.Type()).Elem()
+	c.Set(v)
+	return c
 }
 
 // wholeSeconds cuts the times of managed fields to what is stored of them.
