@@ -39,7 +39,7 @@ func TestCreateIsAnUpdateOfNothing(t *testing.T) {
 			v := &r.Versions[i]
 			m := factory.New(r, v, "", r.ResetFields)
 			t.Run(v.String()+" "+r.Kind, func(t *testing.T) {
-				for round := range 30 {
+				for round := range 10 {
 					obj := r.New()
 					if round > 0 {
 						filler.Fill(obj)

@@ -46,7 +46,7 @@ func TestUpdateOfWhatDiffers(t *testing.T) {
 				accessor.SetManagedFields(nil)
 				return obj
 			}
-			for range 10 {
+			for range 4 {
 				empty := r.New()
 				empty.GetObjectKind().SetGroupVersionKind(r.Hub.WithKind(r.Kind))
 				live, err := m.update(empty, fill(), "a")
