@@ -55,7 +55,6 @@ func (s *server) makeAdmission() (*admission.Chain, error) {
 		Namespaces:       getter[*corev1.Namespace](s.cache("namespaces")),
 		NamespacesLatest: lookup.GetLatest[*corev1.Namespace](s.cache("namespaces")),
 		ServiceAccounts:  getter[*corev1.ServiceAccount](s.cache("serviceaccounts")),
-		Secrets:          getter[*corev1.Secret](s.cache("secrets")),
 		Pods:             getter[*corev1.Pod](s.cache("pods")),
 		PodList:          lister[*corev1.Pod](s.cache("pods")),
 		Nodes:            getter[*corev1.Node](s.cache("minions")),

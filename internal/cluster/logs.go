@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/go-logr/logr"
@@ -22,8 +23,23 @@ func routeLogs(log *slog.Logger) (restore func()) {
 	return func() { klog.SetLogger(logr.Discard()) }
 }
 
-// quietHandler drops what libraries log as information: it is about them and not about the cluster.
+// quietHandler drops what libraries log as information: it is about them and not about the cluster. It also takes for what it is
+// that a client has ended its stream, which some libraries call an error.
 type quietHandler struct{ slog.Handler }
+
+// disconnects are how libraries report the end of a stream (exec, attach, port-forward).
+var disconnects = []string{"Error on socket receive", "Error proxying data from client to backend", "Error proxying data from backend to client"}
+
+// Handle implements slog.Handler.
+func (h quietHandler) Handle(ctx context.Context, r slog.Record) error {
+	if slices.Contains(disconnects, r.Message) {
+		r.Level = slog.LevelDebug
+	}
+	if !h.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
 
 // Enabled implements slog.Handler.
 func (h quietHandler) Enabled(ctx context.Context, level slog.Level) bool {
