@@ -114,6 +114,9 @@ func changePod(change func(*corev1.Pod)) UpdateFunc {
 			return nil, nil, err
 		}
 		p := obj.(*corev1.Pod).DeepCopy()
+		if p.Labels == nil { // an empty map is read back as none
+			p.Labels = map[string]string{}
+		}
 		change(p)
 		return p, nil, nil
 	}
