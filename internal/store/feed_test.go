@@ -59,7 +59,16 @@ func (w *lossyWatcher) Watch(ctx context.Context, key string, opts ...clientv3.O
 				if !ok {
 					return
 				}
-				out <- r
+				select {
+				case <-w.lose: // what comes after the loss is lost, even if both are ready
+					return
+				default:
+				}
+				select {
+				case out <- r:
+				case <-ctx.Done():
+					return
+				}
 			case <-w.lose:
 				return
 			}
