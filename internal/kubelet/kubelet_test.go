@@ -263,21 +263,28 @@ func (e *env) close() error {
 // removeTraces removes the tests' directory and cgroups, and complains about what should not be there any more.
 func (e *env) removeTraces() error {
 	var errs []error
+	left := map[string]bool{} // each once, not for each hierarchy
 	hierarchies, err := filepath.Glob("/sys/fs/cgroup/*/" + filepath.Base(e.dir))
 	errs = append(errs, err)
 	for _, h := range append(hierarchies, filepath.Join("/sys/fs/cgroup", filepath.Base(e.dir))) {
-		err := filepath.WalkDir(h, func(path string, d os.DirEntry, err error) error {
+		err := filepath.WalkDir(h, func(_ string, d os.DirEntry, err error) error {
 			if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), "pod") {
-				return fmt.Errorf("the cgroup %s was left behind", path)
+				left[d.Name()] = true
 			}
 			return nil
 		})
 		errs = append(errs, err)
+		if len(left) > 0 {
+			continue
+		}
 		for _, sub := range []string{"kubepods/burstable", "kubepods/besteffort", "kubepods", ""} {
 			if err := os.Remove(filepath.Join(h, sub)); err != nil && !os.IsNotExist(err) {
 				errs = append(errs, err)
 			}
 		}
+	}
+	for name := range left {
+		errs = append(errs, fmt.Errorf("the cgroup of %s was left behind", name))
 	}
 	if pods, err := os.ReadDir(filepath.Join(e.dir, "kubelet", "pods")); err == nil && len(pods) > 0 {
 		errs = append(errs, fmt.Errorf("%d directories of pods were left behind", len(pods)))

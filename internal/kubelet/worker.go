@@ -151,7 +151,12 @@ func (w *worker) remove(last *corev1.Pod) {
 		}
 		w.removed = true
 		w.writer.close()
-		w.beginStop(w.grace(), nil)
+		grace := w.grace()
+		if w.origin == fromAPI {
+			// Who removes a pod by force does not wait for it, but it gets a moment all the same.
+			grace = min(grace, plan.MinimumGrace)
+		}
+		w.beginStop(grace, nil)
 	})
 }
 

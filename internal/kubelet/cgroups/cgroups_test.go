@@ -1,0 +1,151 @@
+package cgroups
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func pod(class corev1.PodQOSClass, cpu, memory string) *corev1.Pod {
+	list := corev1.ResourceList{}
+	if cpu != "" {
+		list[corev1.ResourceCPU] = resource.MustParse(cpu)
+	}
+	if memory != "" {
+		list[corev1.ResourceMemory] = resource.MustParse(memory)
+	}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{UID: "0000"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{Requests: list, Limits: list}}}},
+		Status:     corev1.PodStatus{QOSClass: class},
+	}
+}
+
+func TestPodLimits(t *testing.T) {
+	for name, test := range map[string]struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		"nothing": {pod(corev1.PodQOSBestEffort, "", ""), "shares 2 quota -1 memory -1 pids 9"},
+		"both":    {pod(corev1.PodQOSGuaranteed, "500m", "64Mi"), "shares 512 quota 50000 memory 67108864 pids 9"},
+		"one of two": {func() *corev1.Pod {
+			p := pod(corev1.PodQOSBurstable, "1", "64Mi")
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "d"})
+			return p
+		}(), "shares 1024 quota -1 memory -1 pids 9"},
+		"as a whole": {func() *corev1.Pod {
+			p := pod(corev1.PodQOSBurstable, "", "")
+			p.Spec.Resources = &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")}}
+			return p
+		}(), "shares 2 quota -1 memory 1073741824 pids 9"},
+	} {
+		l := PodLimits(test.pod, 9)
+		if got := fmt.Sprintf("shares %d quota %d memory %d pids %d", l.Shares, l.Quota, l.Memory, l.Pids); got != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+	}
+}
+
+// TestV2 works on an ordinary directory with the files that a cgroup v2 would have.
+func TestV2(t *testing.T) {
+	root := t.TempDir()
+	for name, text := range map[string]string{"cgroup.controllers": "cpuset cpu io memory pids", "cgroup.subtree_control": ""} {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := detectV2(root)
+	if err != nil || !s.V2 || len(s.Mounts) != 5 {
+		t.Fatalf("found %v, %v", s, err)
+	}
+	dir := filepath.Join(root, "x/kubepods/burstable/pod0000")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"cpu.weight", "cpu.max", "memory.max", "pids.max"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := New(s, "/x", 100, slog.New(slog.DiscardHandler))
+	if err := m.SetupPod(pod(corev1.PodQOSBurstable, "1", "1Gi")); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"cpu.max": "100000 100000", "memory.max": "1073741824", "pids.max": "100"} {
+		if got, _ := os.ReadFile(filepath.Join(dir, name)); string(got) != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if got, _ := os.ReadFile(filepath.Join(dir, "cpu.weight")); string(got) == "" || string(got) == "1024" {
+		t.Errorf("cpu.weight is %q", got)
+	}
+	if uids := m.Pods(); len(uids) != 1 || uids[0] != "0000" {
+		t.Errorf("pods are %v", uids)
+	}
+}
+
+func TestV1Hybrid(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "mountinfo")
+	lines := []string{
+		"30 20 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw",
+		"31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup rw",
+		"32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
+		"33 30 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
+		"34 30 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd",
+		"nonsense",
+	}
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, err := detectV1(file)
+	if err != nil || s.V2 || s.Mounts["cpu"] != "/sys/fs/cgroup/cpu,cpuacct" || s.Mounts["memory"] == "" || len(s.Mounts) != 2 || len(s.all) != 4 {
+		t.Errorf("found %+v, %v", s, err)
+	}
+}
+
+// TestReal makes real cgroups and removes them.
+func TestReal(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("cgroups need root")
+	}
+	s, err := Detect()
+	if err != nil {
+		t.Skip(err)
+	}
+	root := "/" + filepath.Base(t.TempDir()) + fmt.Sprint(os.Getpid())
+	m := New(s, root, 50, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() {
+		if err := s.remove(root, m.log); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := m.Setup(corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: resource.MustParse("1Gi")}); err != nil {
+		t.Skip("cgroups cannot be written here: ", err)
+	}
+	p := pod(corev1.PodQOSGuaranteed, "500m", "64Mi")
+	if err := m.SetupPod(p); err != nil {
+		t.Fatal(err)
+	}
+	file := "memory.limit_in_bytes"
+	if s.V2 {
+		file = "memory.max"
+	}
+	if mount, ok := s.Mounts["memory"]; ok {
+		if got, err := os.ReadFile(filepath.Join(mount, root, "kubepods/pod0000", file)); err != nil || strings.TrimSpace(string(got)) != "67108864" {
+			t.Errorf("the memory limit is %q, %v", got, err)
+		}
+	}
+	if uids := m.Pods(); len(uids) != 1 {
+		t.Errorf("pods are %v", uids)
+	}
+	if err := m.RemovePod(p); err != nil || len(m.Pods()) != 0 {
+		t.Errorf("after removal: %v, %v", m.Pods(), err)
+	}
+}
