@@ -55,7 +55,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		in.Body = http.NoBody
 	}
 	a := newAnswer(func() { cancel(errBodyClosed) })
-	stop := context.AfterFunc(req.Context(), func() { a.finish(context.Cause(req.Context())) })
+	stop := context.AfterFunc(req.Context(), func() { a.abort(context.Cause(req.Context())) })
 	go func() {
 		defer stop()
 		defer in.Body.Close()
@@ -180,6 +180,16 @@ func (a *answer) finish(err error) {
 	a.done, a.failure = true, err
 	a.send()
 	a.change.Broadcast()
+}
+
+// abort ends the answer while the handler still runs, which may be writing the header: that is not looked at any more.
+func (a *answer) abort(err error) {
+	a.mu.Lock()
+	if a.status == 0 {
+		a.status, a.head = http.StatusInternalServerError, make(http.Header)
+	}
+	a.mu.Unlock()
+	a.finish(err)
 }
 
 // response makes the client's view of the answer.

@@ -142,6 +142,28 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// A handler that goes on with its answer while the request is cancelled disturbs nobody: the race detector sees to that.
+func TestCancelWhileWriting(t *testing.T) {
+	for range 50 {
+		ctx, cancel := context.WithCancel(t.Context())
+		started, ended := make(chan struct{}), make(chan struct{})
+		c := open(t, func(w http.ResponseWriter, _ *http.Request) {
+			defer close(ended)
+			close(started)
+			for i := range 100 {
+				w.Header().Set("X-Number", strings.Repeat("x", i))
+			}
+			w.WriteHeader(http.StatusOK)
+			fmt.Fprint(w, "done")
+		})
+		go func() { <-started; cancel() }()
+		if resp, err := get(t, c, ctx); err == nil {
+			resp.Body.Close()
+		}
+		<-ended
+	}
+}
+
 // A request that is cancelled while its answer is read ends the reading, also if the handler takes its time.
 func TestCancelWhileReading(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

@@ -26,8 +26,9 @@ import (
 
 // Controller declares a controller: what it is called, what it sees, what it may change, and how it is set up.
 type Controller struct {
-	// Name as upstream has it, without the suffix "-controller": "replicaset". It names the identity, the role
-	// system:controller:<name>-controller, the source of events, and the queue in metrics.
+	// Name as upstream has it, without the suffix "-controller": "replicaset", "pod-garbage-collector". It names the queue
+	// in metrics and, with the suffix unless it is a collector or publisher, the identity, the role
+	// system:controller:<name>-controller, and the source of events.
 	Name string
 
 	// Reads are the resources that the controller watches. Informers of others are refused.

@@ -127,7 +127,7 @@ func (m *Manager) env(c Controller) (*Env, error) {
 			return reads.Has(resourceOf(obj))
 		}),
 		Resources: m.config.Resources,
-		Events:    m.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: c.Name + "-controller"}),
+		Events:    m.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: account(c.Name)}),
 		Queue:     m.metrics.queue(c.Name, m.config.Clock),
 		Clock:     m.config.Clock,
 		Log:       m.config.Log.With("controller", c.Name),

@@ -132,6 +132,15 @@ func TestRoles(t *testing.T) {
 	}
 }
 
+// Collectors and publishers have upstream's names.
+func TestRoleNames(t *testing.T) {
+	roles, _ := controller.Roles([]controller.Controller{{Name: "deployment"}, {Name: "pod-garbage-collector"}, {Name: "root-ca-cert-publisher"}})
+	got := roles[0].Name + " " + roles[1].Name + " " + roles[2].Name
+	if want := "system:controller:deployment-controller system:controller:pod-garbage-collector system:controller:root-ca-cert-publisher"; got != want {
+		t.Errorf("names are %s", got)
+	}
+}
+
 // Of two managers one works; when it ends, the other takes over.
 func TestLeaderElection(t *testing.T) {
 	var running atomic.Int32

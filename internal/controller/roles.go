@@ -2,6 +2,7 @@ package controller
 
 import (
 	"slices"
+	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -9,9 +10,18 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
+// account is the service account of a controller, and the source of its events: the name with the suffix "-controller",
+// unless it ends as upstream's collectors and publishers do, which have none.
+func account(name string) string {
+	if strings.HasSuffix(name, "-collector") || strings.HasSuffix(name, "-publisher") {
+		return name
+	}
+	return name + "-controller"
+}
+
 // identity is the user that a controller acts as.
 func identity(name string) user.Info {
-	return serviceaccount.UserInfo(metav1.NamespaceSystem, name+"-controller", "")
+	return serviceaccount.UserInfo(metav1.NamespaceSystem, account(name), "")
 }
 
 // manager is the user that the frame itself acts as: it records events and takes the lease of the leader.
@@ -26,7 +36,7 @@ func Roles(controllers []Controller) ([]*rbacv1.ClusterRole, []*rbacv1.ClusterRo
 	for _, c := range controllers {
 		meta := func() metav1.ObjectMeta {
 			return metav1.ObjectMeta{
-				Name:        "system:controller:" + c.Name + "-controller",
+				Name:        "system:controller:" + account(c.Name),
 				Labels:      map[string]string{"kubernetes.io/bootstrapping": "rbac-defaults"},
 				Annotations: map[string]string{rbacv1.AutoUpdateAnnotationKey: "true"},
 			}
@@ -36,7 +46,7 @@ func Roles(controllers []Controller) ([]*rbacv1.ClusterRole, []*rbacv1.ClusterRo
 			ObjectMeta: meta(),
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta().Name},
 			Subjects: []rbacv1.Subject{{
-				Kind: rbacv1.ServiceAccountKind, Namespace: metav1.NamespaceSystem, Name: c.Name + "-controller",
+				Kind: rbacv1.ServiceAccountKind, Namespace: metav1.NamespaceSystem, Name: account(c.Name),
 			}},
 		})
 	}
