@@ -17,8 +17,7 @@ import (
 	"github.com/proa-k8s/proa/internal/controller/tainteviction"
 )
 
-// Options are what controllers must know of the cluster. With the zero value, all that only declare can be listed, which is
-// enough for controller.Roles.
+// Options are what controllers must know of the cluster. The zero value is enough for controller.Roles, not for a manager.
 type Options struct {
 	// RootCA is the authority of the API server's certificate, in PEM.
 	RootCA []byte
@@ -32,8 +31,7 @@ type Options struct {
 	TerminatedPods int
 }
 
-// Controllers gives all controllers. Those that a cluster can do without are left out when their options are missing in
-// Setup only, never in the list, so that the roles don't depend on options.
+// Controllers gives all controllers. Neither the list nor the roles that follow from it depend on the options.
 func Controllers(o Options) []controller.Controller {
 	switch {
 	case o.TerminatedPods == 0:
