@@ -106,7 +106,7 @@ func (c *Config) complete() error {
 	need("RootDir", c.RootDir)
 	need("LogDir", c.LogDir)
 	if c.Client == nil {
-		errs = append(errs, errors.New("Client: must be set"))
+		errs = append(errs, errors.New("client: must be set"))
 	}
 	if len(c.NodeIPs) == 0 || len(c.NodeIPs) > 2 {
 		errs = append(errs, fmt.Errorf("NodeIPs: must be one or two addresses, not %d", len(c.NodeIPs)))
@@ -167,9 +167,6 @@ func (c *Config) complete() error {
 	return errors.Join(errs...)
 }
 
-const (
-	// relistInterval is how often the runtime is asked for everything, in case an event was lost.
-	relistInterval = 60 * time.Second
-	// housekeepingInterval is how often dead containers, logs and orphans are looked at.
-	housekeepingInterval = 60 * time.Second
-)
+// housekeepingInterval is how often the runtime is asked for everything, in case an event was lost, and how often dead
+// containers and orphans are looked at.
+const housekeepingInterval = 60 * time.Second

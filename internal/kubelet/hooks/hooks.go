@@ -26,9 +26,11 @@ func (r *Runner) Run(ctx context.Context, hook *corev1.LifecycleHandler, c *core
 	case hook.Exec != nil:
 		output, code, err := r.Exec(ctx, id, hook.Exec.Command, 0)
 		if err != nil {
+			//lint:ignore ST1005 users know these words
 			return fmt.Errorf("Exec lifecycle hook (%v) for Container %q failed - error: %w", hook.Exec.Command, c.Name, err)
 		}
 		if code != 0 {
+			//lint:ignore ST1005 users know these words
 			return fmt.Errorf("Exec lifecycle hook (%v) for Container %q failed - error: command '%s' exited with %d: , message: %q",
 				hook.Exec.Command, c.Name, strings.Join(hook.Exec.Command, " "), code, output)
 		}
