@@ -23,7 +23,10 @@ include hack/openapi.mk
 build: bin/proa
 
 bin/proa: build/.deps $(HELPERS) $(OPENAPI) $(GOFILES)
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/proa
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o build/proa ./cmd/proa
+	@# Written in single pages: from 6.18 on, Linux maps all of the cache's folio that a page is in, and the folios of
+	@# a file that was written in large pieces are large, which makes an idle cluster look 60 MB bigger.
+	@mkdir -p bin && rm -f $@ && dd if=build/proa of=$@ bs=4096 status=none && chmod +x $@ && rm build/proa
 
 # What the build and the tests need beside Go. Installed once, and only what is missing.
 DEBIAN := gcc libc6-dev libseccomp-dev pkg-config busybox-static nftables iproute2 curl ca-certificates
@@ -55,7 +58,7 @@ lint: $(HELPERS) $(OPENAPI)
 
 .PHONY: unit
 unit: $(HELPERS) $(OPENAPI) build/.deps
-	$(GO) test $(filter-out ,$(shell $(GO) list ./... | grep -v /test/e2e))
+	$(GO) test $$($(GO) list ./... | grep -v /test/e2e)
 	$(GO) test -race $(RACE)
 
 .PHONY: e2e

@@ -80,6 +80,7 @@ func RunServer(ctx context.Context, c ServerConfig) (err error) {
 		group.Go(func() error { return s.runNode(ctx) })
 	}
 	group.Go(func() error { return s.runControlPlane(ctx, group) })
+	group.Go(func() error { return trimWhenSettled(ctx, c.Log) })
 	err = group.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil

@@ -113,8 +113,8 @@ func (n *Node) Poke() {
 
 // Run registers the node and keeps it current until ctx is done.
 func (n *Node) Run(ctx context.Context) error {
-	if err := n.register(ctx); err != nil {
-		return err
+	if err := n.register(ctx); err != nil || ctx.Err() != nil {
+		return err // ended before there was a node: there is nothing to report
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { n.renew(ctx) })

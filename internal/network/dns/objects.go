@@ -24,7 +24,12 @@ func ensureObjects(ctx context.Context, c Config) error {
 		return fmt.Errorf("making ConfigMap %s: %w", cm.Name, err)
 	}
 	svc := serviceObject(c)
-	if _, err := api.Services(svc.Namespace).Create(ctx, svc, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	// Asked for first: to create it again is refused because its address is taken, before its name is looked at.
+	_, err := api.Services(svc.Namespace).Get(ctx, svc.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = api.Services(svc.Namespace).Create(ctx, svc, metav1.CreateOptions{})
+	}
+	if err != nil {
 		return fmt.Errorf("making Service %s: %w", svc.Name, err)
 	}
 	slice := sliceObject(c)
