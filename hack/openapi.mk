@@ -1,5 +1,11 @@
 # The OpenAPI documents that proa embeds. The root Makefile includes this file.
 
-.PHONY: openapi
-openapi: ## make the OpenAPI documents that are embedded
+OPENAPI := internal/apiserver/openapi/embedded/index.json
+
+# The program looks itself whether anything that matters has changed.
+$(OPENAPI): go.mod $(wildcard internal/api/*.go internal/api/*/*.go hack/openapi/*.go hack/openapi/*/*.go internal/apiserver/openapi/*.go)
 	$(GO) run ./hack/openapi
+	@touch $@
+
+.PHONY: openapi
+openapi: $(OPENAPI) ## make the OpenAPI documents that are embedded
