@@ -109,6 +109,9 @@ func TestRedirectLogs(t *testing.T) {
 	logrus.Info("a request")
 	logrus.WithError(errors.New("no")).WithField("b", 1).Warn("careful")
 	logrus.Warn("failed check for fsverity support")
+	logrus.WithError(errors.New("broken pipe")).Error("failed sending message on channel")
+	logrus.WithError(errors.New("failed to exec in container: gone")).Error(`ExecSync for "c" failed`)
+	logrus.WithError(errors.New("other")).Error(`ExecSync for "d" failed`)
 	ended := make(chan bool)
 	go func() {
 		defer close(ended)
@@ -116,6 +119,7 @@ func TestRedirectLogs(t *testing.T) {
 	}()
 	<-ended
 	want := `level=WARN msg=careful b=1 err=no
+level=ERROR msg="ExecSync for \"d\" failed" err=other
 level=ERROR msg="cannot go on" err=gone
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {

@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/sirupsen/logrus"
 )
 
@@ -25,11 +27,25 @@ func redirectLogs(log *slog.Logger, fail func(reason string)) {
 	std.ExitFunc = func(int) { runtime.Goexit() }
 }
 
-// expected are warnings about what is normal here: the network is configured after the start, and few file systems know
-// fs-verity.
-var expected = map[string]bool{
-	"failed to load cni during init, please check CRI plugin status before setting up network for pods": true,
-	"failed check for fsverity support": true,
+// expected are the beginnings of warnings and errors about what is normal here: the network is configured after the start,
+// few file systems know fs-verity, connections to shims and to the kubelet end when their process does, and a command that runs in a
+// container ends with it.
+var expected = []string{
+	"failed to load cni during init, please check CRI plugin status before setting up network for pods",
+	"failed check for fsverity support",
+	"ttrpc: received message on inactive stream",
+	"failed sending message on channel",
+	"GetContainerEvents failed",
+	"GetContainerEvents for",
+}
+
+// isExpected tells whether a record is about what is normal.
+func isExpected(e *logrus.Entry) bool {
+	if slices.ContainsFunc(expected, func(prefix string) bool { return strings.HasPrefix(e.Message, prefix) }) {
+		return true
+	}
+	err, _ := e.Data[logrus.ErrorKey].(error)
+	return err != nil && strings.HasPrefix(e.Message, "ExecSync for") && (errdefs.IsNotFound(err) || errdefs.IsCanceled(err) || strings.Contains(err.Error(), "failed to exec in container"))
 }
 
 // noFormat spares the formatting of records that go nowhere.
@@ -60,7 +76,7 @@ func (h *logHook) Fire(e *logrus.Entry) error {
 		return 1
 	})
 	level := slogLevel(e.Level)
-	if expected[e.Message] {
+	if isExpected(e) {
 		level = slog.LevelDebug
 	}
 	h.log.LogAttrs(context.Background(), level, e.Message, attrs...)

@@ -194,7 +194,8 @@ func writeFile(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
+	// Made beside the directory: the runtime watches the directory itself, and complains about what it can't read.
+	f, err := os.CreateTemp(filepath.Dir(filepath.Dir(path)), ".cni-")
 	if err != nil {
 		return err
 	}
