@@ -10,7 +10,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/component-base/metrics/legacyregistry"
 
 	"github.com/proa-k8s/proa/internal/apiserver"
@@ -19,6 +22,7 @@ import (
 	"github.com/proa-k8s/proa/internal/apiserver/auth/node"
 	"github.com/proa-k8s/proa/internal/apiserver/auth/rbac"
 	"github.com/proa-k8s/proa/internal/apiserver/binding"
+	"github.com/proa-k8s/proa/internal/apiserver/eviction"
 	"github.com/proa-k8s/proa/internal/apiserver/lookup"
 	"github.com/proa-k8s/proa/internal/apiserver/nodeproxy"
 	"github.com/proa-k8s/proa/internal/apiserver/openapi"
@@ -158,6 +162,7 @@ func (s *server) checkEtcd(ctx context.Context) error {
 
 func (s *server) creaters() map[string]apiserver.CreateFunc {
 	bind := binding.Create(s.cache("pods"))
+	evict := eviction.Create(eviction.Config{Pods: s.cache("pods"), Budgets: s.cache("poddisruptionbudgets"), Delete: s.deletePod})
 	return map[string]apiserver.CreateFunc{
 		"authentication.k8s.io/tokenreviews":             s.auth.authn.TokenReview,
 		"authentication.k8s.io/selfsubjectreviews":       s.auth.authn.SelfSubjectReview,
@@ -167,8 +172,18 @@ func (s *server) creaters() map[string]apiserver.CreateFunc {
 		"authorization.k8s.io/selfsubjectrulesreviews":   s.auth.authz.SelfSubjectRulesReview,
 		"serviceaccounts/token":                          s.auth.tokens.TokenRequest,
 		"pods/binding":                                   bind,
+		"pods/eviction":                                  evict,
 		"bindings":                                       bind,
 	}
+}
+
+// deletePod deletes an evicted pod: who may evict need not have the right to delete.
+func (s *server) deletePod(ctx context.Context, namespace, name string, options metav1.DeleteOptions) error {
+	c, err := corev1client.NewForConfig(s.rest(&user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup}}))
+	if err != nil {
+		return err
+	}
+	return c.Pods(namespace).Delete(ctx, name, options)
 }
 
 // extraHandlers serve what is no resource.

@@ -162,15 +162,18 @@ func (s *server) kubernetesService(ctx context.Context, c kubernetes.Interface) 
 	if err != nil {
 		return err
 	}
-	// One object is enough for both kinds of readers: the mirror of these Endpoints would be the slice below.
-	endpoints := &corev1.Endpoints{ //nolint:staticcheck // kubectl get endpoints shows it
+	// The mirror of these Endpoints would be the slice below.
+	//lint:ignore SA1019 kubectl get endpoints shows it
+	endpoints := &corev1.Endpoints{
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: name, Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"}},
-		Subsets: []corev1.EndpointSubset{{ //nolint:staticcheck
+		//lint:ignore SA1019 see above
+		Subsets: []corev1.EndpointSubset{{
 			Addresses: []corev1.EndpointAddress{{IP: s.net.advertise.String()}},
 			Ports:     []corev1.EndpointPort{{Name: "https", Port: int32(s.SecurePort), Protocol: corev1.ProtocolTCP}},
 		}},
 	}
-	err = put(ctx, c.CoreV1().Endpoints(endpoints.Namespace), endpoints, func(a, b *corev1.Endpoints) bool { //nolint:staticcheck
+	//lint:ignore SA1019 see above
+	err = put(ctx, c.CoreV1().Endpoints(endpoints.Namespace), endpoints, func(a, b *corev1.Endpoints) bool {
 		return apiequality.Semantic.DeepEqual(a.Subsets, b.Subsets)
 	})
 	if err != nil {
