@@ -16,6 +16,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-k8s/proa/internal/containerd"
 )
 
 // Down ends a cluster and removes every trace of it: processes, mounts, namespaces, links, rules, cgroups and, unless
@@ -101,14 +103,14 @@ func waitPidfd(ctx context.Context, fd int, timeout time.Duration) (gone bool, e
 	}
 }
 
-// killWorkloads ends the container shims, then every process in the cluster's cgroups, and waits for them.
+// killWorkloads ends the containers of the embedded runtime with their shims, then every process in the cluster's cgroups, which
+// also covers containers of another runtime, and waits for them.
 func killWorkloads(ctx context.Context, l Layout) error {
-	shims, err := processesOf(l.BinDir())
+	err := containerd.Purge(ctx, containerd.Config{Root: l.ContainerdRoot(), State: l.ContainerdState(), Address: l.ContainerdSocket(), BinDir: l.BinDir()})
 	if err != nil {
 		return err
 	}
-	// Shims first, so that none of them sees its container die and begins to clean up what is taken away here.
-	pids := append(shims, cgroupProcesses(l)...)
+	pids := cgroupProcesses(l)
 	for _, pid := range pids {
 		_ = unix.Kill(pid, unix.SIGKILL) // all at once; what becomes of each is seen below
 	}
@@ -119,26 +121,6 @@ func killWorkloads(ctx context.Context, l Layout) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// processesOf returns the processes whose executable lies in dir, which nobody but the cluster runs.
-func processesOf(dir string) ([]int, error) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
-		if err == nil && strings.HasPrefix(exe, dir+"/") {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
 }
 
 // cgroupDirs returns the cluster's cgroups in every hierarchy, each after its children.
