@@ -27,7 +27,8 @@ func setupBridge(c Config, podRanges []netip.Prefix) error {
 		return fmt.Errorf("bridge %s: %w", c.Bridge, err)
 	}
 	for _, p := range podRanges {
-		if err := netlink.AddrReplace(bridge, &netlink.Addr{IPNet: ipNet(gateway(p))}); err != nil {
+		// Nobody else can have the address, so IPv6 need not look for a second before it can be used.
+		if err := netlink.AddrReplace(bridge, &netlink.Addr{IPNet: ipNet(gateway(p)), Flags: unix.IFA_F_NODAD}); err != nil {
 			return fmt.Errorf("bridge %s: adding address %s: %w", c.Bridge, gateway(p), err)
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"sync"
+	"time"
 
 	"k8s.io/client-go/kubernetes"
 )
@@ -35,9 +37,89 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// retryDelay is how long the proxy waits after the kernel has refused its rules.
+const retryDelay = 5 * time.Second
+
 // Run keeps the node's rules up to date until ctx ends. The rules stay when it returns: the next start takes them over
 // without a gap.
 func Run(ctx context.Context, c Config) error {
-	<-ctx.Done()
-	return nil
+	p := &proxy{Config: c, objects: newObjects(), ledger: newLedger(), kernel: newKernel(c), health: newHealthChecks(c.Log)}
+	p.node = node{name: c.NodeName, ips: c.NodeIPs}
+	p.node.v4, p.node.v6 = p.kernel.families()
+	defer p.health.close()
+
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { p.objects.watch(ctx, c.Client, c.NodeName) })
+	defer watching.Wait()
+	defer cancel()
+
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.objects.changed:
+		case <-p.retry:
+		}
+		p.sync(ctx)
+	}
+}
+
+// proxy is what Run works with. It is used by one goroutine, but for objects.
+type proxy struct {
+	Config
+	objects *objects
+	ledger  *ledger
+	kernel  *kernel
+	health  *healthChecks
+	node    node
+
+	written bool             // the kernel has what the ledger says
+	retry   <-chan time.Time // when the kernel is tried again
+}
+
+// sync brings everything that has changed to the kernel, in one transaction.
+func (p *proxy) sync(ctx context.Context) {
+	inputs, zone, ok := p.objects.take()
+	if !ok {
+		return
+	}
+	p.node.zone = zone
+	p.ledger.begin()
+	var stale *staleFlows
+	for _, in := range inputs {
+		before := p.ledger.services[in.name]
+		after := rulesFor(in.service, in.slices, p.node)
+		p.ledger.replace(in.name, after)
+		stale = stale.add(newStaleFlows(before, after))
+		p.health.set(ctx, in.name, after.health)
+	}
+	p.write(p.ledger.commit())
+	if stale != nil && p.written {
+		n, err := stale.remove(p.node.v4, p.node.v6)
+		if err != nil {
+			p.Log.Warn("can't remove stale UDP entries from connection tracking", "error", err)
+		}
+		p.Log.Debug("removed stale UDP entries from connection tracking", "entries", n)
+	}
+}
+
+// write changes the kernel's tables. When they are not what they should be, because this is the first time or because
+// somebody else has touched them, it replaces them.
+func (p *proxy) write(c changes) {
+	p.retry = nil
+	if p.written {
+		err := p.kernel.apply(c)
+		if err == nil {
+			return
+		}
+		p.written = false
+		p.Log.Warn("the nftables tables are not as they were left, replacing them", "error", err)
+	}
+	if err := p.kernel.replace(p.ledger.everything()); err != nil {
+		p.Log.Error("can't write the rules for services, trying again", "in", retryDelay, "error", err)
+		p.retry = time.After(retryDelay)
+		return
+	}
+	p.written = true
 }

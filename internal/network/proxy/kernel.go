@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+)
+
+// elementsPerMessage keeps the elements of one message below 64 KiB, the most that a netlink attribute holds.
+const elementsPerMessage = 256
+
+// Memory of the socket: a transaction is sent at once, and every message in it is acknowledged. The kernel takes the memory
+// when it is needed only.
+const socketBuffer = 64 << 20
+
+// kernel writes changes to the tables, one transaction for each set of changes.
+type kernel struct {
+	layouts map[bool]*layout // by whether it is IPv6
+}
+
+func newKernel(c Config) *kernel {
+	k := &kernel{layouts: map[bool]*layout{}}
+	for _, v6 := range []bool{false, true} {
+		if len(ofFamily(c.ServiceCIDRs, v6)) > 0 {
+			k.layouts[v6] = newLayout(c.Table, v6, c.ClusterCIDRs, c.ServiceCIDRs)
+		}
+	}
+	return k
+}
+
+// replace puts new tables in the place of those that are there, if any.
+func (k *kernel) replace(all changes) error { return k.transact(all, true) }
+
+// apply changes the tables.
+func (k *kernel) apply(c changes) error {
+	if c.empty() {
+		return nil
+	}
+	return k.transact(c, false)
+}
+
+func (k *kernel) transact(c changes, create bool) error {
+	conn, err := nftables.New(nftables.WithSockOptions(func(s *netlink.Conn) error {
+		if err := s.SetWriteBuffer(socketBuffer); err != nil {
+			return err
+		}
+		return s.SetReadBuffer(socketBuffer)
+	}))
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	for v6, l := range k.layouts {
+		w := &writer{layout: l, conn: conn}
+		if create {
+			w.create()
+		}
+		w.change(c, v6)
+		if w.err != nil {
+			return w.err
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("nftables transaction: %w", err)
+	}
+	return nil
+}
+
+// change adds the changes in one family.
+func (w *writer) change(c changes, v6 bool) {
+	var classes, oldClasses []nftables.SetElement
+	for _, n := range c.newClasses {
+		if n.v6 == v6 {
+			w.classChain(n.class)
+			classes = append(classes, nftables.SetElement{Key: native(n.id), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: n.class.chain()}})
+		}
+	}
+	w.elements(setClasses, classes, w.conn.SetAddElements)
+	for s, some := range bySet(c.remove, v6) {
+		w.elements(set(s), some, w.conn.SetDeleteElements)
+	}
+	for s, some := range bySet(c.add, v6) {
+		w.elements(set(s), some, w.conn.SetAddElements)
+	}
+	for _, o := range c.oldClasses {
+		if o.v6 == v6 {
+			oldClasses = append(oldClasses, nftables.SetElement{Key: native(o.id), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: o.class.chain()}})
+		}
+	}
+	w.elements(setClasses, oldClasses, w.conn.SetDeleteElements)
+	for _, o := range c.oldClasses {
+		if o.v6 == v6 {
+			w.conn.DelChain(&nftables.Chain{Table: w.table, Name: o.class.chain()})
+		}
+	}
+}
+
+func bySet(all []element, v6 bool) [sets][]nftables.SetElement {
+	var some [sets][]nftables.SetElement
+	for _, e := range all {
+		if e.v6 == v6 {
+			some[e.set] = append(some[e.set], nftables.SetElement{Key: []byte(e.key), Val: []byte(e.value), KeyEnd: []byte(e.end), Comment: e.comment})
+		}
+	}
+	return some
+}
+
+func (w *writer) elements(s set, all []nftables.SetElement, do func(*nftables.Set, []nftables.SetElement) error) {
+	for len(all) > 0 && w.err == nil {
+		n := min(len(all), elementsPerMessage)
+		if err := do(w.sets[s], all[:n]); err != nil {
+			w.err = fmt.Errorf("elements of %s: %w", setNames[s], err)
+		}
+		all = all[n:]
+	}
+}
+
+// families tells which the cluster has.
+func (k *kernel) families() (v4, v6 bool) { return k.layouts[false] != nil, k.layouts[true] != nil }

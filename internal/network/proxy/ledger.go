@@ -1,0 +1,280 @@
+package proxy
+
+import (
+	"hash/fnv"
+	"net/netip"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// ledger knows what the kernel has and for whom, and finds out what has to change. Elements that several services want (two
+// services of one external address, the pods behind two services) are held by all of them; the value is that of the
+// first.
+type ledger struct {
+	services map[types.NamespacedName]rules
+	held     map[elementKey][]holder
+	poolIDs  map[uint32]poolName
+	classes  map[familyClass]*classRecord
+	lastID   uint32
+
+	tx *transaction
+}
+
+type holder struct {
+	service types.NamespacedName
+	value   elementValue
+}
+
+type familyClass struct {
+	v6    bool
+	class class
+}
+
+type classRecord struct {
+	id    uint32
+	users int
+}
+
+// element is an element with its key.
+type element struct {
+	elementKey
+	elementValue
+}
+
+// classChain is a chain of a class, and its number in the map of classes.
+type classChain struct {
+	familyClass
+	id uint32
+}
+
+// changes lead from what the kernel has to what it should have. What is added first is what the rest refers to.
+type changes struct {
+	newClasses []classChain
+	remove     []element
+	add        []element
+	oldClasses []classChain
+}
+
+func (c changes) empty() bool {
+	return len(c.newClasses)+len(c.remove)+len(c.add)+len(c.oldClasses) == 0
+}
+
+// transaction remembers what the kernel had of all that was touched since begin.
+type transaction struct {
+	elements map[elementKey]*elementValue // nil: it had none
+	classes  map[familyClass]bool         // whether it had it
+}
+
+func newLedger() *ledger {
+	return &ledger{
+		services: map[types.NamespacedName]rules{}, held: map[elementKey][]holder{},
+		poolIDs: map[uint32]poolName{}, classes: map[familyClass]*classRecord{},
+	}
+}
+
+// begin starts a set of changes.
+func (l *ledger) begin() {
+	l.tx = &transaction{elements: map[elementKey]*elementValue{}, classes: map[familyClass]bool{}}
+}
+
+// replace takes the rules of a service in place of those that it had. The pools of r get their numbers and their order.
+func (l *ledger) replace(service types.NamespacedName, r rules) {
+	old := l.services[service]
+	for name, p := range r.pools {
+		before, known := old.pools[name]
+		if known {
+			p.id, p.endpoints = before.id, place(before.endpoints, p.endpoints)
+		} else {
+			p.id, p.endpoints = l.newPoolID(name), slices.Clone(p.endpoints)
+		}
+		r.pools[name] = p
+	}
+	l.countClasses(r, 1)
+	was, is := encode(old, ids{l, old.pools}), encode(r, ids{l, r.pools})
+	for key := range was {
+		if _, stays := is[key]; !stays {
+			l.release(key, service)
+		}
+	}
+	for key, value := range is {
+		l.hold(key, service, value)
+	}
+	l.countClasses(old, -1)
+	for name, p := range old.pools {
+		if _, stays := r.pools[name]; !stays {
+			delete(l.poolIDs, p.id)
+		}
+	}
+	if len(r.frontends) == 0 {
+		delete(l.services, service)
+	} else {
+		l.services[service] = r
+	}
+}
+
+// ids are the numbers as encode needs them.
+type ids struct {
+	ledger *ledger
+	pools  map[poolName]pool
+}
+
+func (i ids) pool(name poolName) uint32 { return i.pools[name].id }
+
+func (i ids) class(v6 bool, c class) uint32 { return i.ledger.classes[familyClass{v6, c}].id }
+
+// newPoolID derives a pool's number from its name, so that it mostly is the same after a restart.
+func (l *ledger) newPoolID(name poolName) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name.service.Namespace + "/" + name.service.Name + "/" + name.port))
+	h.Write([]byte{name.proto, boolByte(name.v6), boolByte(name.local)})
+	id := h.Sum32()
+	for {
+		if _, taken := l.poolIDs[id]; !taken && id != 0 {
+			l.poolIDs[id] = name
+			return id
+		}
+		id++
+	}
+}
+
+func boolByte(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// countClasses adds or takes away the users that a service's frontends are to their classes.
+func (l *ledger) countClasses(r rules, by int) {
+	for _, m := range []map[frontend]target{r.frontends, r.internal} {
+		for f, t := range m {
+			key := familyClass{f.v6(), t.class}
+			record := l.classes[key]
+			if _, touched := l.tx.classes[key]; !touched {
+				l.tx.classes[key] = record != nil && record.users > 0
+			}
+			if record == nil {
+				l.lastID++
+				record = &classRecord{id: l.lastID}
+				l.classes[key] = record
+			}
+			record.users += by
+		}
+	}
+}
+
+func (l *ledger) touch(key elementKey) {
+	if _, touched := l.tx.elements[key]; touched {
+		return
+	}
+	l.tx.elements[key] = nil
+	if holders := l.held[key]; len(holders) > 0 {
+		l.tx.elements[key] = &holders[0].value
+	}
+}
+
+// hold notes that a service wants an element.
+func (l *ledger) hold(key elementKey, service types.NamespacedName, value elementValue) {
+	holders := l.held[key]
+	i := slices.IndexFunc(holders, func(h holder) bool { return h.service == service })
+	if i >= 0 && holders[i].value == value {
+		return
+	}
+	l.touch(key)
+	switch {
+	case i >= 0:
+		holders = slices.Clone(holders) // the transaction may refer to the old value
+		holders[i].value = value
+	default:
+		holders = append(holders[:len(holders):len(holders)], holder{service, value})
+	}
+	l.held[key] = holders
+}
+
+// release notes that a service wants an element no more.
+func (l *ledger) release(key elementKey, service types.NamespacedName) {
+	l.touch(key)
+	var left []holder
+	for _, h := range l.held[key] {
+		if h.service != service {
+			left = append(left, h)
+		}
+	}
+	if len(left) == 0 {
+		delete(l.held, key)
+		return
+	}
+	l.held[key] = left
+}
+
+// commit gives what has changed since begin, as far as it makes a difference in the end.
+func (l *ledger) commit() changes {
+	var c changes
+	for key, had := range l.tx.classes {
+		record := l.classes[key]
+		switch has := record.users > 0; {
+		case has && !had:
+			c.newClasses = append(c.newClasses, classChain{key, record.id})
+		case had && !has:
+			c.oldClasses = append(c.oldClasses, classChain{key, record.id})
+		}
+		if record.users == 0 {
+			delete(l.classes, key)
+		}
+	}
+	for key, had := range l.tx.elements {
+		holders := l.held[key]
+		has := len(holders) > 0
+		if had != nil && has && *had == holders[0].value {
+			continue
+		}
+		if had != nil {
+			c.remove = append(c.remove, element{key, *had})
+		}
+		if has {
+			c.add = append(c.add, element{key, holders[0].value})
+		}
+	}
+	l.tx = nil
+	return c
+}
+
+// everything gives what a kernel that has nothing needs.
+func (l *ledger) everything() changes {
+	var c changes
+	for key, record := range l.classes {
+		c.newClasses = append(c.newClasses, classChain{key, record.id})
+	}
+	for key, holders := range l.held {
+		c.add = append(c.add, element{key, holders[0].value})
+	}
+	return c
+}
+
+// place puts the endpoints of want into an order that has as many as possible where they were, so that little changes in the
+// kernel: those that are gone are replaced by new ones, or by the last.
+func place(old, want []netip.AddrPort) []netip.AddrPort {
+	wanted := make(map[netip.AddrPort]bool, len(want))
+	for _, e := range want {
+		wanted[e] = true
+	}
+	order := make([]netip.AddrPort, len(want))
+	for i, e := range old {
+		if i < len(order) && wanted[e] {
+			order[i] = e
+			delete(wanted, e)
+		}
+	}
+	next := 0
+	for _, e := range want {
+		if !wanted[e] {
+			continue
+		}
+		for order[next].IsValid() {
+			next++
+		}
+		order[next] = e
+	}
+	return order
+}
