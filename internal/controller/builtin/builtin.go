@@ -5,6 +5,7 @@ import (
 	"github.com/proa-k8s/proa/internal/controller"
 	"github.com/proa-k8s/proa/internal/controller/clusterrole"
 	"github.com/proa-k8s/proa/internal/controller/deployment"
+	"github.com/proa-k8s/proa/internal/controller/disruption"
 	"github.com/proa-k8s/proa/internal/controller/endpoints"
 	"github.com/proa-k8s/proa/internal/controller/endpointslice"
 	"github.com/proa-k8s/proa/internal/controller/garbagecollector"
@@ -42,6 +43,7 @@ func Controllers(o Options) []controller.Controller {
 	return []controller.Controller{
 		clusterrole.New(),
 		deployment.New(),
+		disruption.New(),
 		endpoints.New(),
 		endpointslice.New(),
 		garbagecollector.New(),

@@ -26,6 +26,7 @@ import (
 	"github.com/proa-k8s/proa/internal/apiserver"
 	"github.com/proa-k8s/proa/internal/apiserver/auth/rbac"
 	"github.com/proa-k8s/proa/internal/apiserver/binding"
+	"github.com/proa-k8s/proa/internal/apiserver/eviction"
 	"github.com/proa-k8s/proa/internal/client"
 	"github.com/proa-k8s/proa/internal/controller"
 	"github.com/proa-k8s/proa/internal/store"
@@ -151,7 +152,8 @@ func serve(ctx context.Context, t testing.TB, st *store.Store, resources []*api.
 	}()
 	t.Cleanup(func() { <-followed })
 	<-ready
-	server, err := apiserver.New(apiserver.Config{
+	var server *apiserver.Server
+	server, err = apiserver.New(apiserver.Config{
 		Store: st, Resources: resources, Logger: log,
 		Authenticator: authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) { return nil, false, nil }),
 		Authorizer: authorizer.AuthorizerFunc(func(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
@@ -164,8 +166,16 @@ func serve(ctx context.Context, t testing.TB, st *store.Store, resources []*api.
 			}
 			return decision, reason, err
 		}),
-		Creaters: map[string]apiserver.CreateFunc{"pods/binding": binding.Create(st.Cache("pods"))},
-		Version:  version.Info{Major: "1", Minor: "37"},
+		Creaters: map[string]apiserver.CreateFunc{
+			"pods/binding": binding.Create(st.Cache("pods")),
+			"pods/eviction": eviction.Create(eviction.Config{
+				Pods: st.Cache("pods"), Budgets: st.Cache("poddisruptionbudgets"),
+				Delete: func(ctx context.Context, namespace, name string, options metav1.DeleteOptions) error {
+					return kubernetes.NewForConfigOrDie(client.NewConfig(server, admin)).CoreV1().Pods(namespace).Delete(ctx, name, options)
+				},
+			}),
+		},
+		Version: version.Info{Major: "1", Minor: "37"},
 	})
 	must(t, err)
 	t.Cleanup(server.Close)
