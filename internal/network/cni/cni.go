@@ -204,5 +204,7 @@ func writeFile(path string, data []byte) error {
 	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	// containerd ignores files that appear, and looks when one is renamed.
+	aside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	return errors.Join(os.Rename(f.Name(), aside), os.Rename(aside, path))
 }
