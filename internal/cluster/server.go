@@ -182,6 +182,9 @@ func (s *server) begin(ctx context.Context, group *errgroup.Group) error {
 	if err := s.startControllers(ctx, group); err != nil {
 		return err
 	}
+	if err := s.startScheduler(ctx, group); err != nil {
+		return err
+	}
 	if err := s.startDNS(ctx, group, admin); err != nil {
 		return err
 	}
