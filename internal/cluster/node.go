@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -25,6 +26,7 @@ import (
 	"github.com/proa-k8s/proa/internal/kubelet/cri"
 	kubeletserver "github.com/proa-k8s/proa/internal/kubelet/server"
 	"github.com/proa-k8s/proa/internal/network/cni"
+	"github.com/proa-k8s/proa/internal/network/proxy"
 )
 
 // clusterFacts are what a node must know of its cluster. The server writes them to its data directory for agents on the same
@@ -174,6 +176,10 @@ func (n *agent) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	proxyClient, err := n.proxyClient()
+	if err != nil {
+		return err
+	}
 	labels, err := parseLabels(n.Labels)
 	if err != nil {
 		return err
@@ -184,6 +190,7 @@ func (n *agent) run(ctx context.Context) error {
 	}
 	k, err := kubelet.New(kubelet.Config{
 		NodeName:        n.Name,
+		Version:         Version().GitVersion,
 		NodeIPs:         []netip.Addr{n.ip},
 		Client:          client,
 		RuntimeEndpoint: n.RuntimeEndpoint,
@@ -219,6 +226,18 @@ func (n *agent) run(ctx context.Context) error {
 			Log:          n.log.With("component", "cni"),
 		})
 	})
+	group.Go(func() error {
+		return proxy.Run(ctx, proxy.Config{
+			NodeName:     n.Name,
+			NodeIPs:      []netip.Addr{n.ip},
+			Client:       proxyClient,
+			Table:        n.layout.NftTable(),
+			Bridge:       n.layout.Bridge(),
+			ClusterCIDRs: []netip.Prefix{n.facts.ClusterCIDR},
+			ServiceCIDRs: []netip.Prefix{n.facts.ServiceCIDR},
+			Log:          n.log.With("component", "proxy"),
+		})
+	})
 	group.Go(func() error { return n.watchRuntime(ctx) })
 	group.Go(func() error {
 		select {
@@ -245,16 +264,30 @@ func (n *agent) watchRuntime(ctx context.Context) error {
 	}
 }
 
-// client reaches the API over TLS with the node's identity.
+// client reaches the API with the node's identity.
 func (n *agent) client() (kubernetes.Interface, error) {
 	cert, err := n.pki.NodeClientCert(n.Name)
 	if err != nil {
 		return nil, fmt.Errorf("issuing the node's certificate: %w", err)
 	}
+	return n.clientWith(cert, "proa-kubelet")
+}
+
+// proxyClient reaches the API with the identity of the service proxy.
+func (n *agent) proxyClient() (kubernetes.Interface, error) {
+	cert, err := n.pki.ClientCert(user.KubeProxy, nil)
+	if err != nil {
+		return nil, fmt.Errorf("issuing the certificate of the service proxy: %w", err)
+	}
+	return n.clientWith(cert, "proa-proxy")
+}
+
+// clientWith reaches the API over TLS.
+func (n *agent) clientWith(cert *pki.Certificate, agent string) (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(&rest.Config{
 		Host:            n.facts.Server,
 		QPS:             -1,
-		UserAgent:       "proa-kubelet/" + Release,
+		UserAgent:       agent + "/" + Release,
 		ContentConfig:   rest.ContentConfig{ContentType: "application/vnd.kubernetes.protobuf", AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json"},
 		TLSClientConfig: rest.TLSClientConfig{CAData: n.pki.CAPEM(), CertData: cert.CertPEM, KeyData: cert.KeyPEM},
 	})

@@ -19,6 +19,8 @@ import (
 type Config struct {
 	// NodeName is the name of the Node object, and of the user system:node:<NodeName> that Client is authenticated as.
 	NodeName string
+	// Version is what the Node reports as kubeletVersion: that of Kubernetes whose behaviour is implemented.
+	Version string
 	// NodeIPs are the node's addresses, the primary one first; at most one of each family.
 	NodeIPs []netip.Addr
 	// Client reaches the API server over TLS with the node's identity.
@@ -102,6 +104,7 @@ func (c *Config) complete() error {
 		}
 	}
 	need("NodeName", c.NodeName)
+	need("Version", c.Version)
 	need("RuntimeEndpoint", c.RuntimeEndpoint)
 	need("RootDir", c.RootDir)
 	need("LogDir", c.LogDir)

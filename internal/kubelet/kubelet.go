@@ -37,9 +37,6 @@ import (
 	"github.com/proa-k8s/proa/internal/kubelet/volumes"
 )
 
-// Version is what the Node reports as kubeletVersion: the version of Kubernetes whose behaviour is implemented.
-const Version = "v1.37.2"
-
 // Kubelet is the agent of one node.
 type Kubelet struct {
 	cfg     Config
@@ -236,7 +233,7 @@ func (k *Kubelet) nodeObject(capacity, allocatable corev1.ResourceList, ips []st
 	}
 	n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: cfg.NodeName})
 	n.Status.DaemonEndpoints.KubeletEndpoint.Port = cfg.Port
-	n.Status.NodeInfo = node.Info(Version)
+	n.Status.NodeInfo = node.Info(cfg.Version)
 	return n
 }
 

@@ -218,7 +218,7 @@ func issueToken(_ context.Context, namespace, name string, o runtime.Object, _ *
 func (e *env) startAgent() error {
 	var err error
 	e.agent, err = kubelet.New(kubelet.Config{
-		NodeName: "node-1", NodeIPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Client: e.client,
+		NodeName: "node-1", Version: "v1.37.2", NodeIPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Client: e.client,
 		RuntimeEndpoint: e.runtime.Endpoint(), RootDir: filepath.Join(e.dir, "kubelet"), LogDir: filepath.Join(e.dir, "logs"),
 		StaticPodDir: filepath.Join(e.dir, "static"), CgroupRoot: "/" + filepath.Base(e.dir),
 		ClusterDNS: []string{"10.96.0.10"}, Log: e.logger,

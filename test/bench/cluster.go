@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -56,7 +57,12 @@ func (o options) start(ctx context.Context, suffix string) (*ownCluster, error) 
 }
 
 func (c *ownCluster) up(ctx context.Context) error {
-	out, err := c.command(ctx, "up", "--json", "--service-node-port-range", "20000-21999")
+	// No name is asked of servers outside.
+	resolvConf := filepath.Join(c.dir, "resolv.conf")
+	if err := os.WriteFile(resolvConf, nil, 0o644); err != nil {
+		return err
+	}
+	out, err := c.command(ctx, "up", "--json", "--resolv-conf", resolvConf, "--service-node-port-range", "20000-21999")
 	if err != nil {
 		return err
 	}

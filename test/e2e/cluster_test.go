@@ -81,7 +81,12 @@ func start(ctx context.Context, name string, flags ...string) (*cluster, error) 
 }
 
 func (c *cluster) up(ctx context.Context, flags ...string) error {
-	out, err := c.command(ctx, append([]string{"up", "--json", "--log-level", "info"}, flags...)...)
+	// No name is asked of servers outside.
+	resolvConf := filepath.Join(c.dir, "resolv.conf")
+	if err := os.WriteFile(resolvConf, nil, 0o644); err != nil {
+		return err
+	}
+	out, err := c.command(ctx, append([]string{"up", "--json", "--resolv-conf", resolvConf}, flags...)...)
 	if err != nil {
 		c.showLog()
 		return err
@@ -217,13 +222,14 @@ type session struct {
 	*cluster
 	t         *testing.T
 	namespace string
+	env       []string // of kubectl, beside this process's own
 }
 
 // in makes a namespace for the test, which goes with the test.
 func (c *cluster) in(t *testing.T) *session {
 	t.Helper()
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
-	s := &session{c, t, name}
+	s := &session{cluster: c, t: t, namespace: name}
 	s.kubectl("create", "namespace", name)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -249,6 +255,7 @@ func (s *session) try(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := s.kubectlCmd(ctx, append([]string{"-n", s.namespace}, args...)...)
+	cmd.Env = append(cmd.Env, s.env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

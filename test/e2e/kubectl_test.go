@@ -87,8 +87,9 @@ func TestKubectlObjects(t *testing.T) {
 		}
 	})
 	t.Run("edit", func(t *testing.T) {
-		t.Setenv("KUBE_EDITOR", "sed -i s/tier:.back/tier:\\ edited/")
-		s.kubectl("edit", "pod", "web")
+		editor := *s
+		editor.env = []string{"KUBE_EDITOR=sed -i s/tier:.back/tier:\\ edited/"}
+		editor.kubectl("edit", "pod", "web")
 		if got := s.jsonpath("{.metadata.labels.tier}", "pod", "web"); got != "edited" {
 			t.Errorf("after edit the label is %s", got)
 		}
