@@ -250,4 +250,3 @@ func errorOr(problem, otherwise string) string {
 	}
 	return otherwise
 }
-

@@ -24,7 +24,8 @@ func (s *server) startDNS(ctx context.Context, group *errgroup.Group, admin kube
 		Client: admin, API: s.apiURL(),
 		CertFile: filepath.Join(s.Layout.PKIDir(), "coredns.crt"), KeyFile: filepath.Join(s.Layout.PKIDir(), "coredns.key"), CAFile: filepath.Join(s.Layout.PKIDir(), "ca.crt"),
 		Address: s.net.nodeIP, Port: s.DNSPort, ServiceIP: s.net.dnsIP, Domain: s.ClusterDomain, ResolvConf: s.Node.ResolvConf,
-		Log: s.Log.With("component", "dns"),
+		AfterStart: func() { routeLogs(s.Log) },
+		Log:        s.Log.With("component", "dns"),
 	}
 	for path, data := range map[string][]byte{config.CertFile: cert.CertPEM, config.KeyFile: cert.KeyPEM} {
 		if err := writeFile(path, data); err != nil {

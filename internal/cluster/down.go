@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-k8s/proa/internal/containerd"
+	"github.com/proa-k8s/proa/internal/network/cni"
 )
 
 // Down ends a cluster and removes every trace of it: processes, mounts, namespaces, links, rules, cgroups and, unless
@@ -36,6 +38,7 @@ func Down(ctx context.Context, l Layout, keepData bool) error {
 	step("ending containers", killWorkloads(ctx, l))
 	step("unmounting", unmountBelow(l.RunDir, l.DataDir))
 	step("removing links", removeLinks(l))
+	step("removing routes", removeRoutes(l))
 	step("removing nftables rules", removeTables(l))
 	step("removing cgroups", removeCgroups(l))
 	if len(errs) > 0 {
@@ -244,6 +247,18 @@ func removeLinks(l Layout) error {
 		}
 	}
 	return errors.Join(append(errs, ignoreNoDevice(netlink.LinkDel(bridge)))...)
+}
+
+// removeRoutes removes the route that rejects the cluster's pod range; the others went with the bridge.
+func removeRoutes(l Layout) error {
+	facts, err := readFacts(l.DataDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it never came so far
+	}
+	if err != nil {
+		return err
+	}
+	return cni.Cleanup([]netip.Prefix{facts.ClusterCIDR})
 }
 
 // ignoreNoDevice forgives that a link has gone by itself, with its pod's network namespace.

@@ -46,12 +46,24 @@ func (s *server) facts() clusterFacts {
 	return clusterFacts{Server: s.apiURL(), ClusterCIDR: s.net.clusterCIDR, ServiceCIDR: s.net.serviceCIDR, ClusterDNS: s.net.dnsIP, ClusterDomain: s.ClusterDomain}
 }
 
-func (s *server) writeFacts() error {
-	data, err := json.MarshalIndent(s.facts(), "", "  ")
+func (f clusterFacts) write(dataDir string) error {
+	data, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
 		return err
 	}
-	return writeFile(factsFile(s.Layout.DataDir), append(data, '\n'))
+	return writeFile(factsFile(dataDir), append(data, '\n'))
+}
+
+func readFacts(dataDir string) (clusterFacts, error) {
+	var f clusterFacts
+	data, err := os.ReadFile(factsFile(dataDir))
+	if err == nil {
+		err = json.Unmarshal(data, &f)
+	}
+	if err != nil {
+		return f, fmt.Errorf("reading what is known of the cluster: %w", err)
+	}
+	return f, nil
 }
 
 // agent is a running node agent.
@@ -105,12 +117,11 @@ func RunAgent(ctx context.Context, c AgentConfig) error {
 	if n.ip, err = netip.ParseAddr(c.Node.IP); err != nil {
 		return err
 	}
-	data, err := os.ReadFile(factsFile(c.ServerDataDir))
-	if err != nil {
-		return fmt.Errorf("the server in %s has not been started yet: %w", c.ServerDataDir, err)
+	if n.facts, err = readFacts(c.ServerDataDir); err != nil {
+		return fmt.Errorf("%w (has the server been started?)", err)
 	}
-	if err := json.Unmarshal(data, &n.facts); err != nil {
-		return fmt.Errorf("reading %s: %w", factsFile(c.ServerDataDir), err)
+	if err := n.facts.write(c.Layout.DataDir); err != nil { // proa down reads them
+		return err
 	}
 	if n.pki, err = pki.Load(filepath.Join(c.ServerDataDir, "pki"), pki.Options{ClusterDomain: n.facts.ClusterDomain}); err != nil {
 		return fmt.Errorf("loading the cluster's keys: %w", err)

@@ -172,7 +172,7 @@ func (s *server) close() {
 func (s *server) begin(ctx context.Context, group *errgroup.Group) error {
 	admin := kubernetes.NewForConfigOrDie(s.rest(&user.DefaultInfo{Name: "system:apiserver", Groups: []string{user.SystemPrivilegedGroup}}))
 	s.informers = client.Informers(admin, s.store, s.resources)
-	if err := errors.Join(s.writeKubeconfig(), s.writeFacts()); err != nil {
+	if err := errors.Join(s.writeKubeconfig(), s.facts().write(s.Layout.DataDir)); err != nil {
 		return err
 	}
 	s.Log.Info("the API serves", "port", s.SecurePort, "after", s.notify.phase("API serves"))

@@ -11,26 +11,32 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-k8s/proa/internal/cluster"
 )
 
 // patience bounds every wait.
 const patience = 90 * time.Second
 
-// cluster is a cluster of Proa's that runs for the tests.
-type cluster struct {
+// testCluster is a cluster of Proa's that runs for the tests.
+type testCluster struct {
 	name, dir, proa string
 	server          string // URL of the API
 	kubeconfig      string
 	phases          map[string]float64
+	slot            cluster.Slot
 }
 
 // shared is the cluster that all tests use that need none of their own. Each works in a namespace of its own.
-var shared *cluster
+var shared *testCluster
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -71,16 +77,16 @@ func root() string {
 }
 
 // start starts a cluster with empty data.
-func start(ctx context.Context, name string, flags ...string) (*cluster, error) {
+func start(ctx context.Context, name string, flags ...string) (*testCluster, error) {
 	dir, err := os.MkdirTemp("", "proa-"+name+"-")
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{name: fmt.Sprintf("%s-%d", name, os.Getpid()), dir: dir, proa: filepath.Join(root(), "bin", "proa")}
+	c := &testCluster{name: fmt.Sprintf("%s-%d", name, os.Getpid()), dir: dir, proa: filepath.Join(root(), "bin", "proa")}
 	return c, c.up(ctx, flags...)
 }
 
-func (c *cluster) up(ctx context.Context, flags ...string) error {
+func (c *testCluster) up(ctx context.Context, flags ...string) error {
 	// No name is asked of servers outside.
 	resolvConf := filepath.Join(c.dir, "resolv.conf")
 	if err := os.WriteFile(resolvConf, nil, 0o644); err != nil {
@@ -105,11 +111,17 @@ func (c *cluster) up(ctx context.Context, flags ...string) error {
 	for _, p := range result.Phases {
 		c.phases[p.Name] = p.Milliseconds
 	}
-	return nil
+	slot, err := os.ReadFile(filepath.Join(c.dir, "slot"))
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(slot)))
+	c.slot = cluster.Slot(n)
+	return err
 }
 
 // command runs a command of proa for this cluster.
-func (c *cluster) command(ctx context.Context, args ...string) (string, error) {
+func (c *testCluster) command(ctx context.Context, args ...string) (string, error) {
 	return output(exec.CommandContext(ctx, c.proa, append(args, "--name", c.name, "--data-dir", c.dir)...))
 }
 
@@ -122,7 +134,7 @@ func output(cmd *exec.Cmd) (string, error) {
 	return stdout.String(), nil
 }
 
-func (c *cluster) loadImages() error {
+func (c *testCluster) loadImages() error {
 	archives, err := filepath.Glob(filepath.Join(root(), "build", "images", "*.tar"))
 	if err != nil {
 		return err
@@ -135,7 +147,7 @@ func (c *cluster) loadImages() error {
 }
 
 // remove ends the cluster, and fails when a trace of it is left.
-func (c *cluster) remove() error {
+func (c *testCluster) remove() error {
 	if _, err := c.command(context.Background(), "down"); err != nil {
 		return err
 	}
@@ -143,7 +155,7 @@ func (c *cluster) remove() error {
 }
 
 // traces looks for what proa down must have removed.
-func (c *cluster) traces() error {
+func (c *testCluster) traces() error {
 	var found []string
 	for path, what := range map[string]string{"/proc/self/mountinfo": "mount"} {
 		data, err := os.ReadFile(path)
@@ -178,24 +190,62 @@ func (c *cluster) traces() error {
 			found = append(found, "process "+string(bytes.ReplaceAll(data, []byte{0}, []byte{' '})))
 		}
 	}
-	for _, list := range [][]string{{"ip", "-o", "link"}, {"nft", "list", "tables"}, {"ip", "netns"}} {
-		out, err := output(exec.Command(list[0], list[1:]...))
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(out) {
-			if strings.Contains(line, "proa-"+c.name) {
-				found = append(found, strings.Join(list, " ")+": "+strings.TrimSpace(line))
-			}
-		}
+	global, err := c.globals()
+	if err != nil {
+		return err
 	}
+	found = append(found, global...)
 	if len(found) > 0 {
 		return fmt.Errorf("proa down left:\n%s", strings.Join(found, "\n"))
 	}
 	return nil
 }
 
-func (c *cluster) showLog() {
+// globals looks for links and nftables tables of the cluster.
+func (c *testCluster) globals() ([]string, error) {
+	layout, err := cluster.NewLayout(c.name, c.dir)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		if link.Attrs().Name == layout.Bridge() {
+			found = append(found, "link "+link.Attrs().Name)
+		}
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	tables, err := conn.ListTables()
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range tables {
+		if table.Name == layout.NftTable() || table.Name == layout.NodeTable() {
+			found = append(found, "table "+table.Name)
+		}
+	}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Type: unix.RTN_UNREACHABLE}, netlink.RT_FILTER_TYPE)
+	if err != nil {
+		return nil, err
+	}
+	for _, route := range routes {
+		if route.Dst != nil && route.Dst.String() == c.podRange() {
+			found = append(found, "route "+route.String())
+		}
+	}
+	return found, nil
+}
+
+// podRange is the range of the cluster's pods, which its slot decides.
+func (c *testCluster) podRange() string { return c.slot.ClusterCIDR() }
+
+func (c *testCluster) showLog() {
 	data, err := os.ReadFile(filepath.Join(c.dir, "log", "proa.log"))
 	if err != nil {
 		return
@@ -206,7 +256,7 @@ func (c *cluster) showLog() {
 }
 
 // kubectlCmd makes a command of kubectl for this cluster.
-func (c *cluster) kubectlCmd(ctx context.Context, args ...string) *exec.Cmd {
+func (c *testCluster) kubectlCmd(ctx context.Context, args ...string) *exec.Cmd {
 	if path, err := exec.LookPath("kubectl"); err == nil {
 		cmd := exec.CommandContext(ctx, path, args...)
 		cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
@@ -219,17 +269,17 @@ func (c *cluster) kubectlCmd(ctx context.Context, args ...string) *exec.Cmd {
 
 // session is a namespace of a test, and kubectl in it.
 type session struct {
-	*cluster
+	*testCluster
 	t         *testing.T
 	namespace string
 	env       []string // of kubectl, beside this process's own
 }
 
 // in makes a namespace for the test, which goes with the test.
-func (c *cluster) in(t *testing.T) *session {
+func (c *testCluster) in(t *testing.T) *session {
 	t.Helper()
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
-	s := &session{cluster: c, t: t, namespace: name}
+	s := &session{testCluster: c, t: t, namespace: name}
 	s.kubectl("create", "namespace", name)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -328,7 +378,7 @@ func eventually(t *testing.T, what string, check func() error) {
 func story(name string) string { return filepath.Join("testdata", "stories", name) }
 
 // killServer ends the cluster's process without warning, and waits until it is gone.
-func (c *cluster) killServer(t *testing.T) {
+func (c *testCluster) killServer(t *testing.T) {
 	t.Helper()
 	out, err := c.command(t.Context(), "status", "--json")
 	if err != nil {

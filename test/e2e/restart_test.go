@@ -150,7 +150,7 @@ func TestTwoClusters(t *testing.T) {
 	if err := c.loadImages(); err != nil {
 		t.Fatal(err)
 	}
-	other := &session{cluster: c, t: t, namespace: "default"}
+	other := &session{testCluster: c, t: t, namespace: "default"}
 	for _, each := range []*session{s, other} {
 		each.mustApply(helloDeployment)
 		each.kubectl("rollout", "status", "deployment/hello", "--timeout=60s")

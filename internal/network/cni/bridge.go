@@ -56,6 +56,18 @@ func setupBridge(c Config, podRanges []netip.Prefix) error {
 	return nil
 }
 
+// Cleanup removes the routes that Setup has made and that don't go with the bridge. What isn't there is not an error.
+func Cleanup(clusterCIDRs []netip.Prefix) error {
+	var errs []error
+	for _, p := range clusterCIDRs {
+		route := &netlink.Route{Dst: ipNet(p), Type: unix.RTN_UNREACHABLE, Priority: rejectMetric}
+		if err := netlink.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("route that rejects %s: %w", p, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func ensureBridge(name string) (netlink.Link, error) {
 	link, err := netlink.LinkByName(name)
 	if err == nil {

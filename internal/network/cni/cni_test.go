@@ -92,6 +92,16 @@ func TestSetup(t *testing.T) {
 		}
 	}
 	checkRules(t, c.Table, 2)
+
+	for range 2 {
+		if err := Cleanup(c.ClusterCIDRs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Type: unix.RTN_UNREACHABLE, Priority: rejectMetric}, netlink.RT_FILTER_TYPE|netlink.RT_FILTER_PRIORITY)
+	if err != nil || len(left) > 0 {
+		t.Errorf("after the clean-up there is %v, %v", left, err)
+	}
 }
 
 func checkRules(t *testing.T, table string, want int) {

@@ -71,6 +71,10 @@ type Config struct {
 	// ResolvConf names the servers that other names are asked of. Without any, other names are refused.
 	ResolvConf string
 
+	// AfterStart is called each time CoreDNS has been started: its plugin for Kubernetes makes itself klog's logger in the whole
+	// process, which whoever routes klog will want to undo. May be nil.
+	AfterStart func()
+
 	Log *slog.Logger
 }
 
@@ -150,6 +154,9 @@ func (s *server) configure(text string) error {
 		return err
 	}
 	s.instance, s.corefile = next, adapted
+	if s.config.AfterStart != nil {
+		s.config.AfterStart()
+	}
 	return nil
 }
 
