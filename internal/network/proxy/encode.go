@@ -13,14 +13,20 @@ const (
 	setNodePorts
 	setInternalServices
 	setInternalNodePorts
-	setEndpoints
-	setMembers
-	setAffinity
+	setEndpoints // of services; those of the other three follow
+	setNodePortEndpoints
+	setInternalEndpoints
+	setInternalNodePortEndpoints
 	setSources
 	setHairpins
-	setClasses
 	sets // how many there are
 )
+
+// endpoints is the map with the endpoints of the frontends of s.
+func (s set) endpoints() set { return s - setServices + setEndpoints }
+
+// byPort tells whether the keys of a set begin with the protocol instead of an address.
+func (s set) byPort() bool { return setNames[s].key[0] != partAddress }
 
 // elementKey identifies an element among all of all tables.
 type elementKey struct {
@@ -29,48 +35,32 @@ type elementKey struct {
 	key string // as the kernel has it
 }
 
-// elementValue is the rest of an element. The end of a range belongs to the key in the kernel, but no two ranges here begin
-// alike.
+// elementValue is the rest of an element: what a map gives for the key, or the chain that a verdict map leads to. The end of a
+// range belongs to the key in the kernel, but no two ranges here begin alike.
 type elementValue struct {
-	value, end string
-	comment    string
+	value, chain string
+	end          string
+	comment      string
 }
 
 type elements map[elementKey]elementValue
 
-// numbers gives the kernel's numbers of pools and classes.
-type numbers interface {
-	pool(poolName) uint32
-	class(v6 bool, c class) uint32
-}
-
 // encode gives the elements that the rules of a service are made of.
-func encode(r rules, n numbers) elements {
-	all := make(elements, 2*len(r.frontends))
+func encode(r rules) elements {
+	all := make(elements, 4*len(r.frontends))
 	for f, t := range r.frontends {
 		in := setServices
 		if f.nodePort() {
 			in = setNodePorts
 		}
-		all[frontendKey(f, in)] = targetValue(f, t, n)
+		all.addFrontend(r, f, t, in)
 	}
 	for f, t := range r.internal {
-		all[frontendKey(f, t.class.set)] = targetValue(f, t, n)
-	}
-	for name, p := range r.pools {
-		id := number(n.pool(name))
-		for i, e := range p.endpoints {
-			backend := address(e.Addr()) + be16(e.Port())
-			all[elementKey{name.v6, setEndpoints, id + number(uint32(i))}] = elementValue{value: backend}
-			if p.affinity {
-				all[elementKey{name.v6, setMembers, id + backend}] = elementValue{}
-			}
-		}
+		all.addFrontend(r, f, t, t.class.set)
 	}
 	for f, ranges := range r.sources {
-		start := serviceKey(f)
 		for _, source := range ranges {
-			all[elementKey{f.v6(), setSources, start + address(source.Addr())}] = elementValue{end: start + address(last(source))}
+			all[elementKey{f.v6(), setSources, f.key() + address(source.Addr())}] = elementValue{end: f.key() + address(last(source))}
 		}
 	}
 	for addr := range r.hairpins {
@@ -79,27 +69,32 @@ func encode(r rules, n numbers) elements {
 	return all
 }
 
-func frontendKey(f frontend, in set) elementKey {
-	if f.nodePort() {
-		return elementKey{f.v6(), in, padded(f.proto) + be16(f.port)}
+// addFrontend adds a frontend to a map, and its endpoints to the map for these.
+func (all elements) addFrontend(r rules, f frontend, t target, in set) {
+	v := elementValue{chain: t.class.chain(), comment: t.pool.comment()}
+	all[elementKey{f.v6(), in, f.key()}] = v
+	if t.class.refuse != accept || t.class.affinity > 0 {
+		return // no endpoints, or the chain has them
 	}
-	return elementKey{f.v6(), in, serviceKey(f)}
+	for i, e := range r.pools[t.pool].endpoints {
+		all[elementKey{f.v6(), in.endpoints(), f.key() + number(uint32(i))}] = elementValue{value: address(e.Addr()) + be16(e.Port())}
+	}
 }
 
-func serviceKey(f frontend) string { return address(f.addr) + padded(f.proto) + be16(f.port) }
-
-func targetValue(f frontend, t target, n numbers) elementValue {
-	v := elementValue{}
-	if t.class.refuse == accept {
-		v.value = number(n.pool(t.pool)) + number(n.class(f.v6(), t.class))
-		v.comment = t.pool.service.String()
-		if t.pool.port != "" {
-			v.comment += ":" + t.pool.port
-		}
-	} else {
-		v.value = number(0) + number(n.class(f.v6(), t.class))
+// comment is the name of a service's port, to be seen in listings of the kernel's tables.
+func (p poolName) comment() string {
+	if p.port == "" {
+		return p.service.String()
 	}
-	return v
+	return p.service.String() + ":" + p.port
+}
+
+// key is the frontend as the kernel has it.
+func (f frontend) key() string {
+	if f.nodePort() {
+		return padded(f.proto) + be16(f.port)
+	}
+	return address(f.addr) + padded(f.proto) + be16(f.port)
 }
 
 // The parts of keys fill whole registers of four bytes.

@@ -69,29 +69,29 @@ func (k *kernel) transact(c changes, create bool) error {
 
 // change adds the changes in one family.
 func (w *writer) change(c changes, v6 bool) {
-	var classes, oldClasses []nftables.SetElement
-	for _, n := range c.newClasses {
-		if n.v6 == v6 {
-			w.classChain(n.class)
-			classes = append(classes, nftables.SetElement{Key: native(n.id), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: n.class.chain()}})
+	// Chains of single endpoints come before those that lead to them, and go after them.
+	for _, remember := range []bool{true, false} {
+		for _, n := range c.newClasses {
+			if n.v6 == v6 && n.class.remember == remember {
+				w.classChain(n.class)
+			}
 		}
 	}
-	w.elements(setClasses, classes, w.conn.SetAddElements)
 	for s, some := range bySet(c.remove, v6) {
 		w.elements(set(s), some, w.conn.SetDeleteElements)
 	}
 	for s, some := range bySet(c.add, v6) {
 		w.elements(set(s), some, w.conn.SetAddElements)
 	}
-	for _, o := range c.oldClasses {
-		if o.v6 == v6 {
-			oldClasses = append(oldClasses, nftables.SetElement{Key: native(o.id), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: o.class.chain()}})
-		}
-	}
-	w.elements(setClasses, oldClasses, w.conn.SetDeleteElements)
-	for _, o := range c.oldClasses {
-		if o.v6 == v6 {
+	for _, remember := range []bool{false, true} {
+		for _, o := range c.oldClasses {
+			if o.v6 != v6 || o.class.remember != remember {
+				continue
+			}
 			w.conn.DelChain(&nftables.Chain{Table: w.table, Name: o.class.chain()})
+			if remember {
+				w.conn.DelSet(w.clients(o.class))
+			}
 		}
 	}
 }
@@ -99,9 +99,14 @@ func (w *writer) change(c changes, v6 bool) {
 func bySet(all []element, v6 bool) [sets][]nftables.SetElement {
 	var some [sets][]nftables.SetElement
 	for _, e := range all {
-		if e.v6 == v6 {
-			some[e.set] = append(some[e.set], nftables.SetElement{Key: []byte(e.key), Val: []byte(e.value), KeyEnd: []byte(e.end), Comment: e.comment})
+		if e.v6 != v6 {
+			continue
 		}
+		n := nftables.SetElement{Key: []byte(e.key), Val: []byte(e.value), KeyEnd: []byte(e.end), Comment: e.comment}
+		if e.chain != "" {
+			n.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.chain}
+		}
+		some[e.set] = append(some[e.set], n)
 	}
 	return some
 }
@@ -110,7 +115,7 @@ func (w *writer) elements(s set, all []nftables.SetElement, do func(*nftables.Se
 	for len(all) > 0 && w.err == nil {
 		n := min(len(all), elementsPerMessage)
 		if err := do(w.sets[s], all[:n]); err != nil {
-			w.err = fmt.Errorf("elements of %s: %w", setNames[s], err)
+			w.err = fmt.Errorf("elements of %s: %w", setNames[s].name, err)
 		}
 		all = all[n:]
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
 	"strings"
@@ -16,36 +17,63 @@ import (
 
 // A table of one family holds, beside its base chains:
 //
-//	services             address . protocol . port → pool . class    cluster IPs, external IPs, load balancers' addresses
-//	node-ports           protocol . port → pool . class
+//	services             address . protocol . port → chain of its class     cluster IPs, external IPs, load balancers' addresses
+//	node-ports           protocol . port → chain of its class
 //	internal-services    the same for clients in the cluster, where externalTrafficPolicy is Local
 //	internal-node-ports
-//	classes              class → chain
-//	endpoints            pool . index → address . port
-//	members              pool . address . port                       of pools with session affinity
-//	affinity             pool . client → address . port              filled by the kernel, elements expire
-//	sources              address . protocol . port . client range    loadBalancerSourceRanges
-//	hairpins             address . address                           pods that may be sent their own connections
+//	endpoints            address . protocol . port . index → address . port; and such a map for each of the other three
+//	sources              address . protocol . port . client range           loadBalancerSourceRanges
+//	hairpins             address . address                                  pods that may be sent their own connections
 //
-// The first packet of a connection finds its pool and class by the map services (or node-ports), goes to the chain of the
-// class, and there draws an index into its pool. A class is all in which services differ but for addresses (how many
-// endpoints, who is masqueraded, affinity), so there are few chains, and they rarely change. Only chains of type nat are
-// used: the packets of a connection that is established pass none of this.
+// The first packet of a connection finds its class in the map services (or node-ports), and the chain of the class draws an
+// index that, with the address and port, is the key of an endpoint. A class is all in which services differ but for addresses
+// (how many endpoints, who is masqueraded), so there are few chains, and they rarely change. Services with session affinity are
+// each a class of their own: each of their endpoints has a chain, and a set of the clients that have it, whose elements the
+// kernel adds and lets expire. The chains that look at services are of type nat: the packets of an established connection pass
+// none of this.
+//
+// What a map gives is never the key of another lookup: nft(8) before version 1.0.8 can't list such rules, and aborts.
 
 const (
+	// maxClients is how many clients of one endpoint are remembered.
+	maxClients = 1 << 16
+
 	// masqueradeMark marks packets between nat hooks, as in every Kubernetes cluster.
 	masqueradeMark = 0x4000
 
-	// dynsetDelete is NFT_DYNSET_OP_DELETE of linux/netfilter/nf_tables.h, which package unix does not have.
-	dynsetDelete = 2
-
-	chainServices = "services"
-	chainReject   = "reject"
+	chainServices = "to-services"
+	chainReject   = "refuse"
 	chainMark     = "mark-masquerade"
 	chainOutside  = "mark-outside"
 )
 
-var setNames = [sets]string{"services", "node-ports", "internal-services", "internal-node-ports", "endpoints", "members", "affinity", "sources", "hairpins", "classes"}
+// part is what keys and values are put together from.
+type part uint8
+
+const (
+	partAddress part = iota
+	partProtocol
+	partPort
+	partNumber
+	partVerdict
+)
+
+// setNames describe the sets and maps; a set has no value.
+var setNames = [sets]struct {
+	name       string
+	key, value []part
+}{
+	setServices:                  {"services", []part{partAddress, partProtocol, partPort}, []part{partVerdict}},
+	setNodePorts:                 {"node-ports", []part{partProtocol, partPort}, []part{partVerdict}},
+	setInternalServices:          {"internal-services", []part{partAddress, partProtocol, partPort}, []part{partVerdict}},
+	setInternalNodePorts:         {"internal-node-ports", []part{partProtocol, partPort}, []part{partVerdict}},
+	setEndpoints:                 {"endpoints", []part{partAddress, partProtocol, partPort, partNumber}, []part{partAddress, partPort}},
+	setNodePortEndpoints:         {"node-port-endpoints", []part{partProtocol, partPort, partNumber}, []part{partAddress, partPort}},
+	setInternalEndpoints:         {"internal-endpoints", []part{partAddress, partProtocol, partPort, partNumber}, []part{partAddress, partPort}},
+	setInternalNodePortEndpoints: {"internal-node-port-endpoints", []part{partProtocol, partPort, partNumber}, []part{partAddress, partPort}},
+	setSources:                   {"sources", []part{partAddress, partProtocol, partPort, partAddress}, nil},
+	setHairpins:                  {"hairpins", []part{partAddress, partAddress}, nil},
+}
 
 // layout knows the constant parts of the table of one family.
 type layout struct {
@@ -59,35 +87,36 @@ type layout struct {
 func newLayout(name string, v6 bool, pods, services []netip.Prefix) *layout {
 	l := &layout{v6: v6, pods: ofFamily(pods, v6), services: ofFamily(services, v6)}
 	l.table = &nftables.Table{Name: name, Family: nftables.TableFamilyIPv4}
-	addr := nftables.TypeIPAddr
 	if v6 {
-		l.table.Family, addr = nftables.TableFamilyIPv6, nftables.TypeIP6Addr
+		l.table.Family = nftables.TableFamilyIPv6
 	}
-	number, proto, port := nftables.TypeMark, nftables.TypeInetProto, nftables.TypeInetService
-	types := [sets]struct{ key, value []nftables.SetDatatype }{
-		setServices:          {[]nftables.SetDatatype{addr, proto, port}, []nftables.SetDatatype{number, number}},
-		setNodePorts:         {[]nftables.SetDatatype{proto, port}, []nftables.SetDatatype{number, number}},
-		setInternalServices:  {[]nftables.SetDatatype{addr, proto, port}, []nftables.SetDatatype{number, number}},
-		setInternalNodePorts: {[]nftables.SetDatatype{proto, port}, []nftables.SetDatatype{number, number}},
-		setEndpoints:         {[]nftables.SetDatatype{number, number}, []nftables.SetDatatype{addr, port}},
-		setMembers:           {[]nftables.SetDatatype{number, addr, port}, nil},
-		setAffinity:          {[]nftables.SetDatatype{number, addr}, []nftables.SetDatatype{addr, port}},
-		setSources:           {[]nftables.SetDatatype{addr, proto, port, addr}, nil},
-		setHairpins:          {[]nftables.SetDatatype{addr, addr}, nil},
-		setClasses:           {[]nftables.SetDatatype{number}, []nftables.SetDatatype{nftables.TypeVerdict}},
+	types := [...]nftables.SetDatatype{
+		partAddress: l.addressType(), partProtocol: nftables.TypeInetProto, partPort: nftables.TypeInetService,
+		partNumber: nftables.TypeMark, partVerdict: nftables.TypeVerdict,
 	}
-	for i, t := range types {
-		s := &nftables.Set{Table: l.table, Name: setNames[i], KeyType: nftables.MustConcatSetType(t.key...), Concatenation: len(t.key) > 1}
+	concat := func(parts []part) nftables.SetDatatype {
+		var some []nftables.SetDatatype
+		for _, p := range parts {
+			some = append(some, types[p])
+		}
+		return nftables.MustConcatSetType(some...)
+	}
+	for i, t := range setNames {
+		s := &nftables.Set{Table: l.table, Name: t.name, KeyType: concat(t.key), Concatenation: true}
 		if t.value != nil {
-			s.IsMap, s.DataType = true, nftables.MustConcatSetType(t.value...)
+			s.IsMap, s.DataType = true, concat(t.value)
 		}
 		l.sets[i] = s
 	}
-	l.sets[setClasses].DataType = nftables.TypeVerdict
-	l.sets[setClasses].KeyByteOrder = binaryutil.NativeEndian
-	l.sets[setAffinity].Dynamic, l.sets[setAffinity].HasTimeout = true, true
 	l.sets[setSources].Interval = true
 	return l
+}
+
+func (l *layout) addressType() nftables.SetDatatype {
+	if l.v6 {
+		return nftables.TypeIP6Addr
+	}
+	return nftables.TypeIPAddr
 }
 
 func ofFamily(all []netip.Prefix, v6 bool) []netip.Prefix {
@@ -100,18 +129,16 @@ func ofFamily(all []netip.Prefix, v6 bool) []netip.Prefix {
 	return some
 }
 
-// Registers of four bytes. Keys begin at the first; an endpoint lies behind the longest key that is used with it.
+// firstRegister is the first of sixteen registers of four bytes. Keys begin there.
 const firstRegister = unix.NFT_REG32_00
 
+// words is how many registers an address fills.
 func (l *layout) words() uint32 {
 	if l.v6 {
 		return 4
 	}
 	return 1
 }
-
-func (l *layout) endpointRegister() uint32 { return firstRegister + 2 + l.words() }
-func (l *layout) portRegister() uint32     { return l.endpointRegister() + l.words() }
 
 // writer adds what a table consists of to a transaction.
 type writer struct {
@@ -154,7 +181,7 @@ func (w *writer) create() {
 	}
 	post := w.conn.AddChain(&nftables.Chain{Table: w.table, Name: "postrouting", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
 	masquerade := []expr.Any{&expr.Masq{FullyRandom: true}}
-	w.rule(post, w.load(source, 0), w.load(destination, w.words()), w.lookup(setHairpins, firstRegister, false), masquerade)
+	w.rule(post, w.load(source, 0), w.load(destination, w.words()), w.contains(setHairpins, false), masquerade)
 	w.rule(post, meta(expr.MetaKeyMARK), bitwise(masqueradeMark, 0), equals(native(masqueradeMark)), meta(expr.MetaKeyMARK), bitwise(masqueradeMark^0xffffffff, 0), setMark(), masquerade)
 
 	// What connection tracking takes for no part of a connection is not translated back: the client would see a packet from an
@@ -192,7 +219,7 @@ func (w *writer) commonChains() {
 	w.rule(refuse, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code}})
 
 	for _, s := range []set{setInternalServices, setInternalNodePorts} {
-		w.rule(w.chain(setNames[s]), w.dispatch(s))
+		w.rule(w.chain(internalChain(s)), w.dispatch(s))
 	}
 
 	services := w.chain(chainServices)
@@ -207,16 +234,23 @@ func (w *writer) commonChains() {
 	}
 }
 
+// internalChain is the chain for what comes from inside the cluster.
+func internalChain(s set) string { return "to-" + setNames[s].name }
+
 // classChain adds the chain of a class.
 func (w *writer) classChain(c class) {
 	chain := w.chain(c.chain())
+	if c.remember {
+		w.endpointChain(chain, c)
+		return
+	}
 	if c.restricted {
-		w.rule(chain, w.load(destination, 0), w.loadPort(w.words()), w.load(source, w.words()+2), w.lookup(setSources, firstRegister, true), verdict(expr.VerdictDrop, ""))
+		w.rule(chain, w.key(setServices), w.load(source, w.words()+2), w.contains(setSources, true), verdict(expr.VerdictDrop, ""))
 	}
 	if c.split {
-		internal := setNames[setInternalServices]
+		internal := internalChain(setInternalServices)
 		if c.set == setNodePorts {
-			internal = setNames[setInternalNodePorts]
+			internal = internalChain(setInternalNodePorts)
 		}
 		for _, pods := range w.pods {
 			w.rule(chain, w.in(source, pods), gotoChain(internal))
@@ -237,40 +271,66 @@ func (w *writer) classChain(c class) {
 	case masqueradeOutside:
 		w.rule(chain, jump(chainOutside))
 	}
-	w.pick(chain, c)
-}
-
-// pick adds the rules that choose an endpoint. The pool is in the first register from the first lookup on.
-func (w *writer) pick(chain *nftables.Chain, c class) {
-	pool, client, backend := uint32(firstRegister), w.load(source, 1), w.endpointRegister()
-	translate := []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(w.family()), RegAddrMin: backend, RegProtoMin: w.portRegister()}}
 	if c.affinity > 0 {
-		timeout := time.Duration(c.affinity) * time.Second
-		member := backend - 1 // the pool once more, before the endpoint
-		copyPool := []expr.Any{&expr.Bitwise{SourceRegister: pool, DestRegister: member, Len: 4, Mask: native(^uint32(0)), Xor: native(0)}}
-		remember := func(op uint32) []expr.Any {
-			return []expr.Any{&expr.Dynset{SrcRegKey: pool, SrcRegData: backend, SetName: setNames[setAffinity], Operation: op, Timeout: timeout}}
-		}
-		w.rule(chain, w.findPool(c.set), client, w.get(setAffinity, pool, backend), copyPool, w.lookup(setMembers, member, false),
-			remember(unix.NFT_DYNSET_OP_UPDATE), translate)
-		// An update would keep the endpoint that is gone.
-		w.rule(chain, w.findPool(c.set), draw(c.size), w.get(setEndpoints, pool, backend), client, remember(dynsetDelete), remember(unix.NFT_DYNSET_OP_UPDATE), translate)
+		w.stickyChain(chain, c)
 		return
 	}
-	w.rule(chain, w.findPool(c.set), draw(c.size), w.get(setEndpoints, pool, backend), translate)
+	w.rule(chain, w.key(c.set), w.draw(c.set, c.size), w.get(c.set.endpoints(), firstRegister), w.translate())
+}
+
+// endpointChain leads to one endpoint and remembers the client. It makes the set of clients, too.
+func (w *writer) endpointChain(chain *nftables.Chain, c class) {
+	clients := w.clients(c)
+	if err := w.conn.AddSet(clients, nil); err != nil {
+		w.err = fmt.Errorf("set %s: %w", clients.Name, err)
+		return
+	}
+	remember := []expr.Any{&expr.Dynset{SrcRegKey: firstRegister, SetName: clients.Name, SetID: clients.ID, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: time.Duration(c.affinity) * time.Second}}
+	w.rule(chain, w.load(source, 0), remember)
+	port := len(c.sticky.endpoints) - 2
+	w.rule(chain, []expr.Any{
+		&expr.Immediate{Register: firstRegister, Data: []byte(c.sticky.endpoints[:port])},
+		&expr.Immediate{Register: firstRegister + w.words(), Data: []byte(c.sticky.endpoints[port:])},
+	}, w.translate())
+}
+
+// clients is the set of the clients of one endpoint.
+func (l *layout) clients(c class) *nftables.Set {
+	return &nftables.Set{Table: l.table, Name: "clients-" + c.sticky.name(), KeyType: l.addressType(), Dynamic: true, HasTimeout: true, Size: maxClients}
+}
+
+// stickyChain sends a client to the endpoint that it has, or else to any.
+func (w *writer) stickyChain(chain *nftables.Chain, c class) {
+	any := &nftables.Set{Table: w.table, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeMark, DataType: nftables.TypeVerdict}
+	var choices []nftables.SetElement
+	for one := range c.remembering() {
+		w.rule(chain, w.load(source, 0), []expr.Any{&expr.Lookup{SourceRegister: firstRegister, SetName: w.clients(one).Name}}, gotoChain(one.chain()))
+		choices = append(choices, nftables.SetElement{Key: native(uint32(len(choices))), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: one.chain()}})
+	}
+	if err := w.conn.AddSet(any, choices); err != nil {
+		w.err = fmt.Errorf("endpoints of %s: %w", c.sticky.service, err)
+		return
+	}
+	w.rule(chain, []expr.Any{
+		&expr.Numgen{Register: firstRegister, Modulus: uint32(c.size), Type: unix.NFT_NG_RANDOM},
+		&expr.Lookup{SourceRegister: firstRegister, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: any.Name, SetID: any.ID},
+	})
 }
 
 // chain is the name of a class's chain: what it does, and the map that leads to it.
 func (c class) chain() string {
 	var name strings.Builder
 	add := func(format string, args ...any) { fmt.Fprintf(&name, format, args...) }
-	switch c.refuse {
-	case accept:
-		add("%s-%d", setNames[c.set], c.size)
-	case reject:
-		add("refuse")
-	case drop:
-		add("drop")
+	switch {
+	case c.remember:
+		add("endpoint-%s", c.sticky.name())
+		return name.String()
+	case c.refuse == reject:
+		add("refused")
+	case c.refuse == drop:
+		add("dropped")
+	default:
+		add("%s-%d", setNames[c.set].name, c.size)
 	}
 	switch c.masquerade {
 	case masqueradeAll:
@@ -279,15 +339,25 @@ func (c class) chain() string {
 		add("-masquerade-outside")
 	}
 	if c.affinity > 0 {
-		add("-affinity-%d", c.affinity)
+		h := fnv.New32a()
+		h.Write([]byte(c.sticky.endpoints))
+		add("-affinity-%d/%s/%s/%s/%08x", c.affinity, c.sticky.service.Namespace, c.sticky.service.Name, c.sticky.port, h.Sum32())
 	}
 	if c.restricted {
 		add("-restricted")
 	}
 	if c.split {
-		add("-split-%s", setNames[c.set])
+		add("-split-%s", setNames[c.set].name)
 	}
 	return name.String()
+}
+
+// name is part of the names of what belongs to a single endpoint.
+func (s sticky) name() string {
+	n := len(s.endpoints) - 2
+	addr, _ := netip.AddrFromSlice([]byte(s.endpoints[:n]))
+	port := int(s.endpoints[n])<<8 | int(s.endpoints[n+1])
+	return fmt.Sprintf("%s/%s/%s/%s/%d", s.service.Namespace, s.service.Name, s.port, strings.ReplaceAll(addr.String(), ":", "-"), port)
 }
 
 func (l *layout) family() byte {
@@ -314,42 +384,50 @@ func (l *layout) load(s side, word uint32) []expr.Any {
 	return []expr.Any{&expr.Payload{DestRegister: firstRegister + word, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size}}
 }
 
-// loadPort loads the protocol and the destination port.
-func (l *layout) loadPort(word uint32) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: firstRegister + word},
-		&expr.Payload{DestRegister: firstRegister + word + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-	}
+// loadProtocol and loadPort load the protocol and the destination port.
+func (l *layout) loadProtocol(word uint32) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: firstRegister + word}}
 }
 
-// findPool looks up where the packet is sent to: the pool is in the first register then, the class in the second.
-func (l *layout) findPool(s set) []expr.Any {
-	var key []expr.Any
-	switch s {
-	case setNodePorts, setInternalNodePorts:
-		key = l.loadPort(0)
-	default:
-		key = append(l.load(destination, 0), l.loadPort(l.words())...)
+func (l *layout) loadPort(word uint32) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: firstRegister + word, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}}
+}
+
+// key loads what begins the keys of a set: where the packet is sent to.
+func (l *layout) key(s set) []expr.Any {
+	if s.byPort() {
+		return append(l.loadProtocol(0), l.loadPort(1)...)
 	}
-	return append(key, l.get(s, firstRegister, firstRegister)...)
+	return append(l.load(destination, 0), append(l.loadProtocol(l.words()), l.loadPort(l.words()+1)...)...)
 }
 
 // dispatch goes to the chain of the class.
 func (l *layout) dispatch(s set) []expr.Any {
-	return append(l.findPool(s), &expr.Lookup{SetName: setNames[setClasses], SourceRegister: firstRegister + 1, DestRegister: 0, IsDestRegSet: true})
+	return append(l.key(s), l.get(s, unix.NFT_REG_VERDICT)...)
 }
 
-func (l *layout) get(s set, from, to uint32) []expr.Any {
-	return []expr.Any{&expr.Lookup{SetName: setNames[s], SourceRegister: from, DestRegister: to, IsDestRegSet: true}}
+// get puts what a map has for the key into a register.
+func (l *layout) get(s set, to uint32) []expr.Any {
+	return []expr.Any{&expr.Lookup{SetName: setNames[s].name, SourceRegister: firstRegister, DestRegister: to, IsDestRegSet: true}}
 }
 
-func (l *layout) lookup(s set, from uint32, invert bool) []expr.Any {
-	return []expr.Any{&expr.Lookup{SetName: setNames[s], SourceRegister: from, Invert: invert}}
+// contains asks whether a set has the key.
+func (l *layout) contains(s set, invert bool) []expr.Any {
+	return []expr.Any{&expr.Lookup{SetName: setNames[s].name, SourceRegister: firstRegister, Invert: invert}}
 }
 
-// draw puts a random index below n into the second register.
-func draw(n int) []expr.Any {
-	return []expr.Any{&expr.Numgen{Register: firstRegister + 1, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM}}
+// draw completes the key of an endpoint of a frontend of s with a random index below n.
+func (l *layout) draw(s set, n int) []expr.Any {
+	word := l.words() + 2
+	if s.byPort() {
+		word = 2
+	}
+	return []expr.Any{&expr.Numgen{Register: firstRegister + word, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM}}
+}
+
+// translate sends the packet to the endpoint that is at the first register.
+func (l *layout) translate() []expr.Any {
+	return []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(l.family()), RegAddrMin: firstRegister, RegProtoMin: firstRegister + l.words()}}
 }
 
 func (l *layout) in(s side, p netip.Prefix) []expr.Any    { return l.prefix(s, p, expr.CmpOpEq) }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"hash/fnv"
 	"net/netip"
 	"slices"
 
@@ -14,9 +13,7 @@ import (
 type ledger struct {
 	services map[types.NamespacedName]rules
 	held     map[elementKey][]holder
-	poolIDs  map[uint32]poolName
-	classes  map[familyClass]*classRecord
-	lastID   uint32
+	classes  map[familyClass]int // how many frontends are of it
 
 	tx *transaction
 }
@@ -31,29 +28,18 @@ type familyClass struct {
 	class class
 }
 
-type classRecord struct {
-	id    uint32
-	users int
-}
-
 // element is an element with its key.
 type element struct {
 	elementKey
 	elementValue
 }
 
-// classChain is a chain of a class, and its number in the map of classes.
-type classChain struct {
-	familyClass
-	id uint32
-}
-
 // changes lead from what the kernel has to what it should have. What is added first is what the rest refers to.
 type changes struct {
-	newClasses []classChain
+	newClasses []familyClass
 	remove     []element
 	add        []element
-	oldClasses []classChain
+	oldClasses []familyClass
 }
 
 func (c changes) empty() bool {
@@ -67,10 +53,7 @@ type transaction struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{
-		services: map[types.NamespacedName]rules{}, held: map[elementKey][]holder{},
-		poolIDs: map[uint32]poolName{}, classes: map[familyClass]*classRecord{},
-	}
+	return &ledger{services: map[types.NamespacedName]rules{}, held: map[elementKey][]holder{}, classes: map[familyClass]int{}}
 }
 
 // begin starts a set of changes.
@@ -78,20 +61,14 @@ func (l *ledger) begin() {
 	l.tx = &transaction{elements: map[elementKey]*elementValue{}, classes: map[familyClass]bool{}}
 }
 
-// replace takes the rules of a service in place of those that it had. The pools of r get their numbers and their order.
+// replace takes the rules of a service in place of those that it had, and puts the pools of r into their order.
 func (l *ledger) replace(service types.NamespacedName, r rules) {
 	old := l.services[service]
 	for name, p := range r.pools {
-		before, known := old.pools[name]
-		if known {
-			p.id, p.endpoints = before.id, place(before.endpoints, p.endpoints)
-		} else {
-			p.id, p.endpoints = l.newPoolID(name), slices.Clone(p.endpoints)
-		}
+		p.endpoints = place(old.pools[name].endpoints, p.endpoints)
 		r.pools[name] = p
 	}
-	l.countClasses(r, 1)
-	was, is := encode(old, ids{l, old.pools}), encode(r, ids{l, r.pools})
+	was, is := encode(old), encode(r)
 	for key := range was {
 		if _, stays := is[key]; !stays {
 			l.release(key, service)
@@ -100,12 +77,8 @@ func (l *ledger) replace(service types.NamespacedName, r rules) {
 	for key, value := range is {
 		l.hold(key, service, value)
 	}
+	l.countClasses(r, 1)
 	l.countClasses(old, -1)
-	for name, p := range old.pools {
-		if _, stays := r.pools[name]; !stays {
-			delete(l.poolIDs, p.id)
-		}
-	}
 	if len(r.frontends) == 0 {
 		delete(l.services, service)
 	} else {
@@ -113,54 +86,14 @@ func (l *ledger) replace(service types.NamespacedName, r rules) {
 	}
 }
 
-// ids are the numbers as encode needs them.
-type ids struct {
-	ledger *ledger
-	pools  map[poolName]pool
-}
-
-func (i ids) pool(name poolName) uint32 { return i.pools[name].id }
-
-func (i ids) class(v6 bool, c class) uint32 { return i.ledger.classes[familyClass{v6, c}].id }
-
-// newPoolID derives a pool's number from its name, so that it mostly is the same after a restart.
-func (l *ledger) newPoolID(name poolName) uint32 {
-	h := fnv.New32a()
-	h.Write([]byte(name.service.Namespace + "/" + name.service.Name + "/" + name.port))
-	h.Write([]byte{name.proto, boolByte(name.v6), boolByte(name.local)})
-	id := h.Sum32()
-	for {
-		if _, taken := l.poolIDs[id]; !taken && id != 0 {
-			l.poolIDs[id] = name
-			return id
-		}
-		id++
-	}
-}
-
-func boolByte(b bool) byte {
-	if b {
-		return 1
-	}
-	return 0
-}
-
 // countClasses adds or takes away the users that a service's frontends are to their classes.
 func (l *ledger) countClasses(r rules, by int) {
-	for _, m := range []map[frontend]target{r.frontends, r.internal} {
-		for f, t := range m {
-			key := familyClass{f.v6(), t.class}
-			record := l.classes[key]
-			if _, touched := l.tx.classes[key]; !touched {
-				l.tx.classes[key] = record != nil && record.users > 0
-			}
-			if record == nil {
-				l.lastID++
-				record = &classRecord{id: l.lastID}
-				l.classes[key] = record
-			}
-			record.users += by
+	for f, c := range r.classes() {
+		key := familyClass{f.v6(), c}
+		if _, touched := l.tx.classes[key]; !touched {
+			l.tx.classes[key] = l.classes[key] > 0
 		}
+		l.classes[key] += by
 	}
 }
 
@@ -212,14 +145,13 @@ func (l *ledger) release(key elementKey, service types.NamespacedName) {
 func (l *ledger) commit() changes {
 	var c changes
 	for key, had := range l.tx.classes {
-		record := l.classes[key]
-		switch has := record.users > 0; {
+		switch has := l.classes[key] > 0; {
 		case has && !had:
-			c.newClasses = append(c.newClasses, classChain{key, record.id})
+			c.newClasses = append(c.newClasses, key)
 		case had && !has:
-			c.oldClasses = append(c.oldClasses, classChain{key, record.id})
+			c.oldClasses = append(c.oldClasses, key)
 		}
-		if record.users == 0 {
+		if l.classes[key] == 0 {
 			delete(l.classes, key)
 		}
 	}
@@ -243,8 +175,8 @@ func (l *ledger) commit() changes {
 // everything gives what a kernel that has nothing needs.
 func (l *ledger) everything() changes {
 	var c changes
-	for key, record := range l.classes {
-		c.newClasses = append(c.newClasses, classChain{key, record.id})
+	for key := range l.classes {
+		c.newClasses = append(c.newClasses, key)
 	}
 	for key, holders := range l.held {
 		c.add = append(c.add, element{key, holders[0].value})

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -52,12 +53,25 @@ const (
 // class is how connections to a frontend are treated. Frontends of the same class share a chain.
 type class struct {
 	refuse     refusal
-	set        set // the map through which the frontend is found, and that names its pool
+	set        set // the map through which the frontend is found
 	size       int // of the pool, which is not empty unless connections are refused
 	masquerade masquerade
 	affinity   uint32 // seconds that a client stays with its endpoint; 0: no affinity
 	restricted bool   // only clients of certain ranges are let in
 	split      bool   // what comes from pods and from this node is looked up among the internal frontends
+
+	// sticky is what clients stay with, if there is affinity.
+	sticky sticky
+	// remember makes this the class of a chain that leads to the only endpoint of sticky and notes that a client has it. It is
+	// of no frontend, and has only affinity beside.
+	remember bool
+}
+
+// sticky are the endpoints of a service's port whose clients are remembered, each with two bytes of port behind the address.
+type sticky struct {
+	service   types.NamespacedName
+	port      string
+	endpoints string
 }
 
 // poolName names the endpoints that a frontend's connections are shared out to.
@@ -70,16 +84,13 @@ type poolName struct {
 }
 
 type pool struct {
-	// endpoints are in no order that means anything: see place.
-	endpoints []netip.AddrPort
-	affinity  bool
-	id        uint32 // its number in the kernel, given by the ledger
+	endpoints []netip.AddrPort // in no order that means anything: see place
 }
 
 // target is where a frontend leads.
 type target struct {
 	class class
-	pool  poolName // if the class does not refuse
+	pool  poolName // empty or of no meaning if the class refuses
 }
 
 // rules are all that the kernel must know of a service.
@@ -90,6 +101,38 @@ type rules struct {
 	sources   map[frontend][]netip.Prefix // of the frontends whose class is restricted
 	hairpins  map[netip.Addr]bool         // pods of this node that may be sent their own connections
 	health    *healthCheck
+}
+
+// classes gives the classes of all frontends, and those that they refer to, each as often as it is used.
+func (r rules) classes() iter.Seq2[frontend, class] {
+	return func(yield func(frontend, class) bool) {
+		for _, m := range []map[frontend]target{r.frontends, r.internal} {
+			for f, t := range m {
+				if !yield(f, t.class) {
+					return
+				}
+				for c := range t.class.remembering() {
+					if !yield(f, c) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// remembering gives the classes of the chains that lead to the single endpoints, where there is affinity.
+func (c class) remembering() iter.Seq[class] {
+	return func(yield func(class) bool) {
+		size := len(c.sticky.endpoints) / max(c.size, 1)
+		for i := 0; i < len(c.sticky.endpoints); i += size {
+			one := c.sticky
+			one.endpoints = c.sticky.endpoints[i : i+size]
+			if !yield(class{remember: true, affinity: c.affinity, sticky: one}) {
+				return
+			}
+		}
+	}
 }
 
 // healthCheck is what a load balancer is told about this node.
@@ -204,7 +247,7 @@ func (p *portRules) add(clusterIP netip.Addr, all []endpoint) {
 func (p *portRules) addPool(local bool, some []endpoint) poolName {
 	name := poolName{service: nameOf(p.svc), port: p.port.Name, proto: protocol(p.port.Protocol), v6: p.v6, local: local}
 	if len(some) > 0 {
-		p.rules.pools[name] = pool{endpoints: addresses(some), affinity: p.affinity() != 0}
+		p.rules.pools[name] = pool{endpoints: addresses(some)}
 	}
 	return name
 }
@@ -283,6 +326,12 @@ func disjoint(ranges []netip.Prefix) []netip.Prefix {
 func (p *portRules) complete(t target) target {
 	if pool, ok := p.rules.pools[t.pool]; ok {
 		t.class.size, t.class.affinity = len(pool.endpoints), p.affinity()
+		if t.class.affinity > 0 {
+			t.class.sticky = sticky{service: nameOf(p.svc), port: p.port.Name}
+			for _, e := range pool.endpoints {
+				t.class.sticky.endpoints += address(e.Addr()) + string([]byte{byte(e.Port() >> 8), byte(e.Port())})
+			}
+		}
 		return t
 	}
 	refused := class{refuse: reject}
@@ -292,7 +341,7 @@ func (p *portRules) complete(t target) target {
 	if t.class.split {
 		refused.split, refused.set, refused.restricted = true, t.class.set, t.class.restricted
 	}
-	return target{class: refused}
+	return target{class: refused, pool: t.pool}
 }
 
 // affinity is how long a client stays with its endpoint, in seconds.
