@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"errors"
 	"maps"
 	"slices"
 
@@ -13,12 +14,19 @@ import (
 
 // listen has the informers put what they see into the mailbox.
 func (s *Scheduler) listen() error {
-	pods, nodes := s.Informers.Core().V1().Pods(), s.Informers.Core().V1().Nodes()
-	s.pods = pods.Lister()
-	if err := watch(s, pods.Informer(), (*Scheduler).podChanged); err != nil {
-		return err
+	core, apps := s.Informers.Core().V1(), s.Informers.Apps().V1()
+	s.pods, s.budgets = core.Pods().Lister(), s.Informers.Policy().V1().PodDisruptionBudgets().Lister()
+	for _, informer := range []cache.SharedIndexInformer{
+		s.Informers.Policy().V1().PodDisruptionBudgets().Informer(),
+		core.Services().Informer(), core.ReplicationControllers().Informer(), apps.ReplicaSets().Informer(), apps.StatefulSets().Informer(),
+	} {
+		s.synced = append(s.synced, informer.HasSyncedChecker().Done())
 	}
-	return watch(s, nodes.Informer(), (*Scheduler).nodeChanged)
+	return errors.Join(
+		watch(s, core.Pods().Informer(), (*Scheduler).podChanged),
+		watch(s, core.Nodes().Informer(), (*Scheduler).nodeChanged),
+		watch(s, core.Namespaces().Informer(), (*Scheduler).namespaceChanged),
+	)
 }
 
 // watch has handle called, by the scheduling goroutine, for each change of what an informer watches: old is nil for what
@@ -40,7 +48,7 @@ func watch[T any](s *Scheduler, informer cache.SharedIndexInformer, handle func(
 	if err != nil {
 		return err
 	}
-	s.synced = append(s.synced, registration.HasSyncedChecker())
+	s.synced = append(s.synced, registration.HasSyncedChecker().Done())
 	return nil
 }
 
@@ -153,6 +161,7 @@ func (s *Scheduler) podPending(now *corev1.Pod) {
 func (s *Scheduler) nodeChanged(old, now *corev1.Node) {
 	if now == nil {
 		s.state.RemoveNode(old.Name)
+		s.event(&framework.Event{Kind: framework.NodeRemoved, OldNode: old})
 		return
 	}
 	old = s.state.SetNode(now)
@@ -177,4 +186,11 @@ func nodeChange(old, now *corev1.Node) framework.EventKind {
 		kind |= framework.NodeTaints
 	}
 	return kind
+}
+
+// namespaceChanged: labels of namespaces matter to pod affinity.
+func (s *Scheduler) namespaceChanged(old, now *corev1.Namespace) {
+	if now != nil && (old == nil || !maps.Equal(old.Labels, now.Labels)) {
+		s.event(&framework.Event{Kind: framework.NamespaceSet})
+	}
 }

@@ -16,7 +16,7 @@ import (
 // made for it; nil leaves that as it is.
 func (s *Scheduler) report(a *attempt, reason, message string, nominated *string) {
 	s.Recorder.Eventf(a.Pod.Pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%s", shortened(message))
-	s.statuses.put(a.Pod.Pod, podCondition(a.Pod.Pod, reason, message), nominated)
+	s.statuses.put(a.Pod.Pod, notScheduled(a.Pod.Pod, reason, message), nominated)
 }
 
 // shortened keeps a message within what an event may hold.
@@ -28,8 +28,8 @@ func shortened(message string) string {
 	return message[:most-len(mark)] + mark
 }
 
-func podCondition(p *corev1.Pod, reason, message string) corev1.PodCondition {
-	return corev1.PodCondition{
+func notScheduled(p *corev1.Pod, reason, message string) *corev1.PodCondition {
+	return &corev1.PodCondition{
 		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: p.Generation,
 	}
 }
@@ -49,8 +49,8 @@ type statusWriter struct {
 
 type statusPatch struct {
 	pod       *corev1.Pod
-	condition corev1.PodCondition
-	nominated *string
+	condition *corev1.PodCondition // nil: as it is
+	nominated *string              // nil: as it is; empty: none
 }
 
 func newStatusWriter(s *Scheduler) *statusWriter {
@@ -58,19 +58,22 @@ func newStatusWriter(s *Scheduler) *statusWriter {
 }
 
 // put has a status written, if it says anything new.
-func (w *statusWriter) put(pod *corev1.Pod, c corev1.PodCondition, nominated *string) {
+func (w *statusWriter) put(pod *corev1.Pod, c *corev1.PodCondition, nominated *string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.pending[pod.UID]
 	if p == nil {
-		if nominated == nil && same(pod, &c) {
+		if nominated == nil && (c == nil || same(pod, c)) {
 			return
 		}
 		w.order = append(w.order, pod.UID)
 		p = &statusPatch{}
 		w.pending[pod.UID] = p
 	}
-	p.pod, p.condition = pod, c
+	p.pod = pod
+	if c != nil {
+		p.condition = c
+	}
 	if nominated != nil {
 		p.nominated = nominated
 	}
@@ -116,14 +119,17 @@ func (w *statusWriter) run() {
 }
 
 func (w *statusWriter) write(ctx context.Context, p *statusPatch) error {
-	c := p.condition
-	c.LastTransitionTime = metav1.Now()
-	for _, have := range p.pod.Status.Conditions {
-		if have.Type == c.Type && have.Status == c.Status {
-			c.LastTransitionTime = have.LastTransitionTime
+	status := map[string]any{}
+	if p.condition != nil {
+		c := *p.condition
+		c.LastTransitionTime = metav1.Now()
+		for _, have := range p.pod.Status.Conditions {
+			if have.Type == c.Type && have.Status == c.Status {
+				c.LastTransitionTime = have.LastTransitionTime
+			}
 		}
+		status["conditions"] = []corev1.PodCondition{c}
 	}
-	status := map[string]any{"conditions": []corev1.PodCondition{c}}
 	if p.nominated != nil {
 		if status["nominatedNodeName"] = *p.nominated; *p.nominated == "" {
 			status["nominatedNodeName"] = nil

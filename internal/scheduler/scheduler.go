@@ -11,11 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/client-go/tools/cache"
+	policylisters "k8s.io/client-go/listers/policy/v1"
 	"k8s.io/client-go/tools/events"
 
 	"github.com/proa-k8s/proa/internal/scheduler/framework"
 	"github.com/proa-k8s/proa/internal/scheduler/plugins"
+	"github.com/proa-k8s/proa/internal/scheduler/preemption"
 	"github.com/proa-k8s/proa/internal/scheduler/queue"
 )
 
@@ -23,11 +24,12 @@ import (
 type Scheduler struct {
 	Config
 	pods     corelisters.PodLister
+	budgets  policylisters.PodDisruptionBudgetLister
 	profiles map[string]*profile
 	mailbox  *mailbox
 	binder   *binder
 	statuses *statusWriter
-	synced   []cache.DoneChecker
+	synced   []<-chan struct{}
 	// owned waits for all goroutines that Run starts.
 	owned sync.WaitGroup
 
@@ -49,7 +51,7 @@ func New(c Config) (*Scheduler, error) {
 	}
 	for _, p := range c.Profiles {
 		s.profiles[p.SchedulerName] = &profile{name: p.SchedulerName, decider: framework.Decider{
-			Plugins: plugins.Default(p.Plugins), Percentage: p.PercentageOfNodesToScore, Rand: c.Rand,
+			Plugins: plugins.Default(p.Plugins, c.Informers), Percentage: p.PercentageOfNodesToScore, Rand: c.Rand,
 		}}
 	}
 	s.queue = queue.New(s.preEnqueue)
@@ -75,7 +77,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	s.Informers.StartWithContext(ctx)
 	for _, synced := range s.synced {
 		select {
-		case <-synced.Done():
+		case <-synced:
 		case <-ctx.Done():
 			return nil
 		}
@@ -193,10 +195,13 @@ func (a *attempt) unreserve() {
 }
 
 // onlyNodes stands for the want of any node among the failing plugins.
-var onlyNodes = &framework.Plugin{Name: "", Events: framework.NodeAdded}
+var onlyNodes = &framework.Plugin{Events: framework.NodeAdded}
 
-// unschedulable has the pod wait for an event that helps.
-func (s *Scheduler) unschedulable(_ context.Context, a *attempt, d *framework.Diagnosis) {
+// onlyRoom stands for victims that are not gone yet.
+var onlyRoom = &framework.Plugin{Name: preemption.Name, Events: framework.PodRemoved}
+
+// unschedulable tries to make room for the pod, and has it wait for an event that helps.
+func (s *Scheduler) unschedulable(ctx context.Context, a *attempt, d *framework.Diagnosis) {
 	var failing []*framework.Plugin
 	if d.NoNodes {
 		failing = append(failing, onlyNodes)
@@ -207,8 +212,15 @@ func (s *Scheduler) unschedulable(_ context.Context, a *attempt, d *framework.Di
 			failing = append(failing, plugin)
 		}
 	}
+	var nominated *string
+	if !d.NoNodes {
+		nominated, d.PostFilter = s.preempt(ctx, a, d)
+	}
+	if nominated != nil && *nominated != "" {
+		failing = append(failing, onlyRoom)
+	}
 	s.queue.Wait(a.Entry, failing, s.Clock.Now())
-	s.report(a, corev1.PodReasonUnschedulable, d.Message(), nil)
+	s.report(a, corev1.PodReasonUnschedulable, d.Message(), nominated)
 }
 
 // fail has the pod tried again after an error.

@@ -116,6 +116,7 @@ const (
 	NodeLabels
 	NodeTaints // taints and spec.unschedulable
 	NodeConditions
+	NodeRemoved
 	PodAssigned  // a pod was seen on a node for the first time
 	PodLabels    // of a pod on a node
 	PodScaled    // a pod on a node takes less

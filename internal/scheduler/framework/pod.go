@@ -2,10 +2,12 @@ package framework
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/sets"
 	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
 )
@@ -158,6 +160,8 @@ func (p *Pod) term(t *corev1.PodAffinityTerm) (AffinityTerm, error) {
 	if err != nil {
 		return AffinityTerm{}, fmt.Errorf("parsing the label selector of an affinity term: %w", err)
 	}
+	selector = WithLabelKeys(selector, p.Labels, t.MatchLabelKeys, selection.In)
+	selector = WithLabelKeys(selector, p.Labels, t.MismatchLabelKeys, selection.NotIn)
 	out := AffinityTerm{Namespaces: sets.New(t.Namespaces...), Selector: selector, TopologyKey: t.TopologyKey}
 	if t.NamespaceSelector != nil {
 		if out.NamespaceSelector, err = metav1.LabelSelectorAsSelector(t.NamespaceSelector); err != nil {
@@ -168,4 +172,27 @@ func (p *Pod) term(t *corev1.PodAffinityTerm) (AffinityTerm, error) {
 		out.Namespaces.Insert(p.Namespace)
 	}
 	return out, nil
+}
+
+// WithLabelKeys adds to a selector that the labels named by keys have (In) or don't have (NotIn) the values that the pod
+// has. Keys that the pod doesn't have, and those that the selector names already, are left out (KEP-3243, KEP-3633).
+func WithLabelKeys(s labels.Selector, pod map[string]string, keys []string, op selection.Operator) labels.Selector {
+	if len(keys) == 0 {
+		return s
+	}
+	present, selectable := s.Requirements()
+	if !selectable {
+		return s
+	}
+	for _, key := range keys {
+		value, ok := pod[key]
+		if !ok {
+			continue
+		}
+		r, err := labels.NewRequirement(key, op, []string{value})
+		if err == nil && !slices.ContainsFunc(present, func(have labels.Requirement) bool { return have.Equal(*r) }) {
+			s = s.Add(*r)
+		}
+	}
+	return s
 }

@@ -1,6 +1,7 @@
 package framework
 
 import (
+	"iter"
 	"slices"
 	"strings"
 
@@ -15,6 +16,8 @@ type State struct {
 	nodes map[string]*Node
 	list  []*Node // with an object, zone by zone in turn; nil when it must be made anew
 	pods  map[types.UID]*placed
+	// byNamespace are the same pods: what a pod attracts or avoids is mostly in its own namespace.
+	byNamespace map[string]map[types.UID]*placed
 
 	withAffinity, withRequiredAntiAffinity sets.Set[*Node]
 	// images counts the nodes that have an image.
@@ -33,7 +36,7 @@ type placed struct {
 // NewState returns an empty state.
 func NewState() *State {
 	return &State{
-		nodes: map[string]*Node{}, pods: map[types.UID]*placed{}, images: map[string]int{},
+		nodes: map[string]*Node{}, pods: map[types.UID]*placed{}, byNamespace: map[string]map[types.UID]*placed{}, images: map[string]int{},
 		withAffinity: sets.New[*Node](), withRequiredAntiAffinity: sets.New[*Node](),
 		nominated: nominations{byNode: map[string][]*Pod{}, nodeOf: map[types.UID]string{}},
 	}
@@ -156,7 +159,12 @@ func (s *State) put(p *Pod, node string, assumed bool) {
 	s.Remove(p.UID)
 	n := s.node(node)
 	n.Add(p)
-	s.pods[p.UID] = &placed{pod: p, node: n, assumed: assumed}
+	at := &placed{pod: p, node: n, assumed: assumed}
+	s.pods[p.UID] = at
+	if s.byNamespace[p.Namespace] == nil {
+		s.byNamespace[p.Namespace] = map[types.UID]*placed{}
+	}
+	s.byNamespace[p.Namespace][p.UID] = at
 	s.index(n)
 }
 
@@ -176,6 +184,11 @@ func (s *State) Remove(uid types.UID) *Pod {
 		return nil
 	}
 	delete(s.pods, uid)
+	if ns := s.byNamespace[at.pod.Namespace]; len(ns) == 1 {
+		delete(s.byNamespace, at.pod.Namespace)
+	} else {
+		delete(ns, uid)
+	}
 	at.node.Remove(uid)
 	s.index(at.node)
 	s.dropEmpty(at.node)
@@ -189,6 +202,24 @@ func (s *State) Find(uid types.UID) (p *Pod, node string, assumed bool) {
 		return nil, "", false
 	}
 	return at.pod, at.node.name, at.assumed
+}
+
+// PodsIn gives the pods of a namespace with their nodes, those of nodes that don't exist left out.
+func (s *State) PodsIn(namespace string) iter.Seq2[*Pod, *Node] {
+	return existing(s.byNamespace[namespace])
+}
+
+// AllPods gives all pods with their nodes, those of nodes that don't exist left out.
+func (s *State) AllPods() iter.Seq2[*Pod, *Node] { return existing(s.pods) }
+
+func existing(pods map[types.UID]*placed) iter.Seq2[*Pod, *Node] {
+	return func(yield func(*Pod, *Node) bool) {
+		for _, at := range pods {
+			if at.node.Node != nil && !yield(at.pod, at.node) {
+				return
+			}
+		}
+	}
 }
 
 func (s *State) index(n *Node) {

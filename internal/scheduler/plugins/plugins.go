@@ -4,18 +4,25 @@ package plugins
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
 
 	"github.com/proa-k8s/proa/internal/scheduler/framework"
 )
 
 // Config is what plugins can be told.
 type Config struct {
-	// AddedAffinity applies to all pods beside their own node affinity.
+	// AddedAffinity applies to all pods beside their own node affinity (NodeAffinity).
 	AddedAffinity *corev1.NodeAffinity
+	// DefaultConstraints apply to pods without topology spread constraints of their own (PodTopologySpread). Nil stands for
+	// an even spread over zones and nodes as far as it is possible; an empty list for none.
+	DefaultConstraints []corev1.TopologySpreadConstraint
 }
 
 // Default makes the plugins of a profile in the order in which they run: the cheap ones and those that exclude most first.
-func Default(c Config) []*framework.Plugin {
+// The informers that they read are requested here.
+func Default(c Config, f informers.SharedInformerFactory) []*framework.Plugin {
+	namespaces := f.Core().V1().Namespaces().Lister()
 	return []*framework.Plugin{
 		SchedulingGates(),
 		NodeUnschedulable(),
@@ -24,6 +31,13 @@ func Default(c Config) []*framework.Plugin {
 		NodeAffinity(c.AddedAffinity),
 		NodePorts(),
 		NodeResourcesFit(),
+		PodTopologySpread(TopologySpreadConfig{Defaults: c.DefaultConstraints, Siblings: newSiblings(f).selector}),
+		InterPodAffinity(func(name string) labels.Set {
+			if ns, err := namespaces.Get(name); err == nil {
+				return ns.Labels
+			}
+			return nil
+		}),
 		NodeResourcesBalancedAllocation(),
 		ImageLocality(),
 	}

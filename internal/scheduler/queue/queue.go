@@ -264,6 +264,13 @@ func (q *Queue) helps(e *Entry, event *framework.Event) bool {
 	})
 }
 
+// Wake has a waiting pod tried again.
+func (q *Queue) Wake(uid types.UID, now time.Time) {
+	if e := q.waiting[uid]; e != nil {
+		q.wake(e, now)
+	}
+}
+
 // wake moves an entry from the waiting to where it is tried again.
 func (q *Queue) wake(e *Entry, now time.Time) {
 	q.leave(e)

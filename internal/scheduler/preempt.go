@@ -1,0 +1,109 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/proa-k8s/proa/internal/scheduler/framework"
+	"github.com/proa-k8s/proa/internal/scheduler/preemption"
+)
+
+// preempt tries to make room for a pod that was not scheduled. It gives the node on which room is being made (empty if none
+// is, nil if that stays as it was), and says what stands against it.
+func (s *Scheduler) preempt(ctx context.Context, a *attempt, d *framework.Diagnosis) (nominated *string, message string) {
+	budgets, err := s.budgets.List(labels.Everything())
+	if err != nil {
+		return nil, fmt.Sprintf("preemption: listing disruption budgets: %v", err)
+	}
+	victims, why := preemption.Decide(preemption.Request{State: s.state, Pod: a.Pod, Diagnosis: d, Budgets: budgets, Rand: s.Rand})
+	if victims == nil {
+		if s.state.NominatedNode(a.Pod.UID) != "" && !waitsForVictims(why) {
+			s.state.Unnominate(a.Pod.UID)
+			nominated = ptr.To("")
+		}
+		return nominated, "preemption: " + why
+	}
+	s.state.Nominate(a.Pod, victims.Node)
+	s.denominate(a.Pod, victims.Node)
+	s.owned.Go(func() {
+		if err := s.evict(ctx, a, victims); err != nil && ctx.Err() == nil {
+			s.Log.Warn("preemption failed", "pod", a.Pod.Namespace+"/"+a.Pod.Name, "node", victims.Node, "error", err)
+			s.mailbox.put(func(s *Scheduler) { s.notPreempted(a.Pod) })
+		}
+	})
+	return &victims.Node, ""
+}
+
+// waitsForVictims tells whether the pod keeps its nomination although it may not preempt.
+func waitsForVictims(why string) bool {
+	return why == "not eligible due to a terminating pod on the nominated node."
+}
+
+// denominate ends the reservations that less important pods have on a node: they are to look again.
+func (s *Scheduler) denominate(p *framework.Pod, node string) {
+	var lower []*framework.Pod
+	for _, q := range s.state.Nominated(node) {
+		if q.PodPriority < p.PodPriority {
+			lower = append(lower, q)
+		}
+	}
+	for _, q := range lower {
+		s.state.Unnominate(q.UID)
+		s.statuses.put(q.Pod, nil, ptr.To(""))
+		s.queue.Wake(q.UID, s.Clock.Now())
+	}
+}
+
+// notPreempted has a pod tried again whose victims could not be deleted.
+func (s *Scheduler) notPreempted(p *framework.Pod) {
+	if s.state.NominatedNode(p.UID) == "" {
+		return
+	}
+	s.state.Unnominate(p.UID)
+	s.statuses.put(p.Pod, nil, ptr.To(""))
+	s.queue.Wake(p.UID, s.Clock.Now())
+}
+
+// evict deletes the victims.
+func (s *Scheduler) evict(ctx context.Context, a *attempt, v *preemption.Victims) error {
+	for _, victim := range v.Pods {
+		if victim.DeletionTimestamp != nil {
+			continue
+		}
+		if err := s.evictOne(ctx, a, victim.Pod); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return fmt.Errorf("deleting pod %s/%s: %w", victim.Namespace, victim.Name, err)
+		}
+		s.Recorder.Eventf(victim.Pod, a.Pod.Pod, corev1.EventTypeNormal, "Preempted", "Preempting",
+			"Preempted by pod %v on node %v", a.Pod.UID, v.Node)
+	}
+	return nil
+}
+
+// evictOne says in the victim's status why it goes (KEP-3329), and deletes it with its own grace period.
+func (s *Scheduler) evictOne(ctx context.Context, a *attempt, victim *corev1.Pod) error {
+	condition := corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
+		Message:            fmt.Sprintf("%s: preempting to accommodate a higher priority pod", a.profile.name),
+		LastTransitionTime: metav1.Now(), ObservedGeneration: victim.Generation,
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": victim.UID},
+		"status":   map[string]any{"conditions": []corev1.PodCondition{condition}},
+	})
+	if err != nil {
+		return err
+	}
+	pods := s.Client.CoreV1().Pods(victim.Namespace)
+	if _, err := pods.Patch(ctx, victim.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+		return err
+	}
+	return pods.Delete(ctx, victim.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(victim.UID))})
+}
