@@ -90,6 +90,8 @@ func TestEviction(t *testing.T) {
 	if _, err := c.Admin.PolicyV1().PodDisruptionBudgets("default").Patch(ctx, "pdb", "application/merge-patch+json", patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	// A client is told to come back in 10 s as long as the change was not seen.
+	controllertest.Wait(t, c, "the wider budget", budgetNow(c, "pdb"), func(b *policyv1.PodDisruptionBudget) bool { return b.Status.ObservedGeneration == b.Generation })
 	controllertest.Wait(t, c, "the eviction", func(ctx context.Context) (error, error) { return evict(ctx, c, pods[1].Name, nil), nil }, func(err error) bool { return err == nil })
 	for e := range w.ResultChan() {
 		p := e.Object.(*corev1.Pod)
