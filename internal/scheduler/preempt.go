@@ -33,10 +33,15 @@ func (s *Scheduler) preempt(ctx context.Context, a *attempt, d *framework.Diagno
 	}
 	s.state.Nominate(a.Pod, victims.Node)
 	s.denominate(a.Pod, victims.Node)
+	// The objects are taken out here: what holds them belongs to this goroutine.
+	e := &eviction{pod: a.Pod.Pod, by: a.profile.name, node: victims.Node}
+	for _, v := range victims.Pods {
+		e.victims = append(e.victims, v.Pod)
+	}
 	s.owned.Go(func() {
-		if err := s.evict(ctx, a, victims); err != nil && ctx.Err() == nil {
-			s.Log.Warn("preemption failed", "pod", a.Pod.Namespace+"/"+a.Pod.Name, "node", victims.Node, "error", err)
-			s.mailbox.put(func(s *Scheduler) { s.notPreempted(a.Pod) })
+		if err := s.evict(ctx, e); err != nil && ctx.Err() == nil {
+			s.Log.Warn("preemption failed", "pod", e.pod.Namespace+"/"+e.pod.Name, "node", e.node, "error", err)
+			s.mailbox.put(func(s *Scheduler) { s.notPreempted(e.pod) })
 		}
 	})
 	return &victims.Node, ""
@@ -63,35 +68,43 @@ func (s *Scheduler) denominate(p *framework.Pod, node string) {
 }
 
 // notPreempted has a pod tried again whose victims could not be deleted.
-func (s *Scheduler) notPreempted(p *framework.Pod) {
+func (s *Scheduler) notPreempted(p *corev1.Pod) {
 	if s.state.NominatedNode(p.UID) == "" {
 		return
 	}
 	s.state.Unnominate(p.UID)
-	s.statuses.put(p.Pod, nil, ptr.To(""))
+	s.statuses.put(p, nil, ptr.To(""))
 	s.queue.Wake(p.UID, s.Clock.Now())
 }
 
+// eviction is what is to be done for a pod that preempts others.
+type eviction struct {
+	pod     *corev1.Pod
+	by      string // the name of the scheduler
+	node    string
+	victims []*corev1.Pod
+}
+
 // evict deletes the victims.
-func (s *Scheduler) evict(ctx context.Context, a *attempt, v *preemption.Victims) error {
-	for _, victim := range v.Pods {
+func (s *Scheduler) evict(ctx context.Context, e *eviction) error {
+	for _, victim := range e.victims {
 		if victim.DeletionTimestamp != nil {
 			continue
 		}
-		if err := s.evictOne(ctx, a, victim.Pod); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		if err := s.evictOne(ctx, e, victim); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return fmt.Errorf("deleting pod %s/%s: %w", victim.Namespace, victim.Name, err)
 		}
-		s.Recorder.Eventf(victim.Pod, a.Pod.Pod, corev1.EventTypeNormal, "Preempted", "Preempting",
-			"Preempted by pod %v on node %v", a.Pod.UID, v.Node)
+		s.Recorder.Eventf(victim, e.pod, corev1.EventTypeNormal, "Preempted", "Preempting",
+			"Preempted by pod %v on node %v", e.pod.UID, e.node)
 	}
 	return nil
 }
 
 // evictOne says in the victim's status why it goes (KEP-3329), and deletes it with its own grace period.
-func (s *Scheduler) evictOne(ctx context.Context, a *attempt, victim *corev1.Pod) error {
+func (s *Scheduler) evictOne(ctx context.Context, e *eviction, victim *corev1.Pod) error {
 	condition := corev1.PodCondition{
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
-		Message:            fmt.Sprintf("%s: preempting to accommodate a higher priority pod", a.profile.name),
+		Message:            fmt.Sprintf("%s: preempting to accommodate a higher priority pod", e.by),
 		LastTransitionTime: metav1.Now(), ObservedGeneration: victim.Generation,
 	}
 	patch, err := json.Marshal(map[string]any{

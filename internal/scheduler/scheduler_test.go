@@ -266,7 +266,6 @@ func TestChangesOfNodesWake(t *testing.T) {
 	}
 }
 
-
 func value(v int32) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Spec.Priority = &v }
 }

@@ -12,7 +12,8 @@ import (
 	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
 )
 
-// Pod is a pod with everything about it that decisions need, computed once. It is never changed.
+// Pod is a pod with everything about it that decisions need, computed once. It
+// doesn't change, but for the object, which its owner replaces by newer ones that mean the same to decisions.
 type Pod struct {
 	*corev1.Pod
 	Request     Resource // what the pod asks for, itself counted in Pods
