@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/version"
@@ -35,6 +36,7 @@ type env struct {
 	url    string
 	server *apiserver.Server
 	store  *store.Store
+	etcd   *clientv3.Client
 	config *rest.Config
 	client kubernetes.Interface
 }
@@ -92,7 +94,7 @@ func newEnv(t testing.TB, change func(*apiserver.Config)) *env {
 		}
 		cancel()
 	})
-	e := &env{t: t, url: web.URL, server: s, store: st}
+	e := &env{t: t, url: web.URL, server: s, store: st, etcd: db.Client()}
 	e.config = &rest.Config{Host: web.URL, BearerToken: "admin", QPS: -1, UserAgent: "tester/1.0"}
 	e.client = kubernetes.NewForConfigOrDie(e.config)
 	for _, r := range c.Resources {

@@ -3,6 +3,7 @@ package apiserver_test
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -60,6 +61,49 @@ func TestPaging(t *testing.T) {
 	}
 	if l, err := client.List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=c3"}); err != nil || len(l.Items) != 1 {
 		t.Errorf("by name: %+v, %v", l, err)
+	}
+}
+
+// A continue token whose state is compacted away is answered with one that goes on in the latest state.
+func TestPagingAfterCompaction(t *testing.T) {
+	e := newEnv(t, nil)
+	e.namespace("ns")
+	client := e.client.CoreV1().ConfigMaps("ns")
+	var rev int64
+	for i := range 6 {
+		c, err := client.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("c%d", i)}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rev, err = strconv.ParseInt(c.ResourceVersion, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := e.etcd.Compact(ctx, rev); err != nil {
+		t.Fatal(err)
+	}
+	old := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"v":"meta.k8s.io/v1","rv":%d,"start":"ns/c2\u0000"}`, rev-2))
+	_, err := client.List(ctx, metav1.ListOptions{Limit: 2, Continue: old})
+	if !apierrors.IsResourceExpired(err) || !strings.Contains(err.Error(), "The provided continue parameter is too old to display a consistent list result.") {
+		t.Fatalf("an expired token: %v", err)
+	}
+	next := err.(apierrors.APIStatus).Status().ListMeta.Continue
+	var names []string
+	for next != "" {
+		page, err := client.List(ctx, metav1.ListOptions{Limit: 2, Continue: next})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if page.ResourceVersion == "" || page.ResourceVersion == "0" {
+			t.Errorf("a page has revision %q", page.ResourceVersion)
+		}
+		for _, c := range page.Items {
+			names = append(names, c.Name)
+		}
+		next = page.Continue
+	}
+	if strings.Join(names, " ") != "c3 c4 c5" {
+		t.Errorf("the rest is %v", names)
 	}
 }
 
