@@ -16,6 +16,7 @@ import (
 	"github.com/proa-k8s/proa/internal/controller/replicaset"
 	"github.com/proa-k8s/proa/internal/controller/serviceaccount"
 	"github.com/proa-k8s/proa/internal/controller/tainteviction"
+	"github.com/proa-k8s/proa/internal/network/loadbalancer"
 )
 
 // Options are what controllers must know of the cluster. The zero value is enough for controller.Roles, not for a manager.
@@ -47,6 +48,7 @@ func Controllers(o Options) []controller.Controller {
 		endpoints.New(),
 		endpointslice.New(),
 		garbagecollector.New(),
+		loadbalancer.New(),
 		namespace.New(),
 		nodeipam.New(o.NodeIPAM),
 		nodelifecycle.New(o.NodeLifecycle),
