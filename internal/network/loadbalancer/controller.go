@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,19 +56,19 @@ type balancer struct {
 }
 
 func setup(env *controller.Env) (controller.Sync, error) {
-	services, nodes, slices := env.Informers.Core().V1().Services(), env.Informers.Core().V1().Nodes(), env.Informers.Discovery().V1().EndpointSlices()
-	b := &balancer{env: env, services: services.Lister(), nodes: nodes.Lister(), slices: slices.Lister(), problems: map[types.NamespacedName]string{}}
+	services, nodes, endpoints := env.Informers.Core().V1().Services(), env.Informers.Core().V1().Nodes(), env.Informers.Discovery().V1().EndpointSlices()
+	b := &balancer{env: env, services: services.Lister(), nodes: nodes.Lister(), slices: endpoints.Lister(), problems: map[types.NamespacedName]string{}}
 	controller.Watch(env, services.Informer(), func(old, s *corev1.Service) {
 		if old != nil && concerns(old) || s != nil && concerns(s) {
 			env.Queue.Add(everything)
 		}
 	})
 	controller.Watch(env, nodes.Informer(), func(old, n *corev1.Node) {
-		if old == nil || n == nil || usable(old) != usable(n) || !equality.Semantic.DeepEqual(addressesOf(old), addressesOf(n)) {
+		if old == nil || n == nil || usable(old) != usable(n) || !slices.Equal(addressesOf(old), addressesOf(n)) {
 			env.Queue.Add(everything)
 		}
 	})
-	controller.Watch(env, slices.Informer(), func(old, s *discoveryv1.EndpointSlice) {
+	controller.Watch(env, endpoints.Informer(), func(old, s *discoveryv1.EndpointSlice) {
 		if s == nil {
 			s = old
 		}

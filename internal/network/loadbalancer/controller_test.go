@@ -40,6 +40,24 @@ func TestController(t *testing.T) {
 	create("a")
 	controllertest.Wait(t, c, "an address", get("a"), hasAddress)
 
+	// A node that gets another address takes its services with it.
+	if n, err := c.Admin.CoreV1().Nodes().Get(ctx, "node", metav1.GetOptions{}); err != nil {
+		t.Fatal(err)
+	} else {
+		n.Status.Addresses[0].Address = "192.0.2.3"
+		if n, err = c.Admin.CoreV1().Nodes().UpdateStatus(ctx, n, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		controllertest.Wait(t, c, "the new address", get("a"), func(s *corev1.Service) bool {
+			return len(s.Status.LoadBalancer.Ingress) == 1 && s.Status.LoadBalancer.Ingress[0].IP == "192.0.2.3"
+		})
+		n.Status.Addresses[0].Address = "192.0.2.1"
+		if _, err = c.Admin.CoreV1().Nodes().UpdateStatus(ctx, n, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		controllertest.Wait(t, c, "the old address", get("a"), hasAddress)
+	}
+
 	create("b")
 	controllertest.Wait(t, c, "an event about the conflict", func(ctx context.Context) (*corev1.EventList, error) {
 		return c.Admin.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=b,reason=SyncLoadBalancerFailed"})
