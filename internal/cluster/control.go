@@ -13,12 +13,10 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/proa-k8s/proa/internal/apiserver"
 	"github.com/proa-k8s/proa/internal/apiserver/admission"
 	"github.com/proa-k8s/proa/internal/apiserver/auth/rbac"
-	"github.com/proa-k8s/proa/internal/apiserver/discovery"
 	"github.com/proa-k8s/proa/internal/apiserver/lookup"
 	"github.com/proa-k8s/proa/internal/apiserver/servicealloc"
 	"github.com/proa-k8s/proa/internal/client"
@@ -114,25 +112,8 @@ func (s *server) serviceCompanion(ctx context.Context) (apiserver.Companion, err
 
 // stored describes the stored resources for the controllers that work on all kinds.
 func (s *server) stored() *client.Resources {
-	var list []client.Resource
-	for _, r := range s.resources {
-		if r.Prefix == "" {
-			continue
-		}
-		verbs := r.Verbs
-		if verbs == nil {
-			verbs = discovery.AllVerbs
-		}
-		list = append(list, client.Resource{
-			GroupVersionResource: r.Versions[0].WithResource(r.Plural),
-			Kind:                 r.Kind,
-			Namespaced:           r.Namespaced,
-			Verbs:                sets.New(verbs...),
-			Cache:                s.cache(r.Prefix),
-		})
-	}
 	resources := &client.Resources{}
-	resources.Set(list)
+	resources.Set(client.Stored(s.store, s.resources))
 	return resources
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -131,8 +130,8 @@ func RunAgent(ctx context.Context, c AgentConfig) error {
 		return err
 	}
 	err = n.run(ctx)
-	if errors.Is(err, context.Canceled) {
-		return nil
+	if ctx.Err() != nil {
+		return nil // it was asked to end: what that interrupted is no error
 	}
 	return err
 }

@@ -75,6 +75,7 @@ func RunServer(ctx context.Context, c ServerConfig) (err error) {
 	defer func() { s.close() }()
 
 	// What runs for long belongs to the group; a part that fails ends all others.
+	asked := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	if !c.DisableAgent {
 		group.Go(func() error { return s.runNode(ctx) })
@@ -82,8 +83,8 @@ func RunServer(ctx context.Context, c ServerConfig) (err error) {
 	group.Go(func() error { return s.runControlPlane(ctx, group) })
 	group.Go(func() error { return trimWhenSettled(ctx, c.Log) })
 	err = group.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
+	if asked.Err() != nil {
+		return nil // it was asked to end: what that interrupted is no error
 	}
 	return err
 }

@@ -251,8 +251,15 @@ func (c *testCluster) showLog() {
 		return
 	}
 	lines := bytes.Split(data, []byte("\n"))
-	lines = lines[max(0, len(lines)-60):]
-	fmt.Fprintf(os.Stderr, "--- end of the log of %s\n%s\n---\n", c.name, bytes.Join(lines, []byte("\n")))
+	from := max(0, len(lines)-60)
+	for i, line := range lines { // a crash begins with its reason, and ends with thousands of lines
+		if bytes.HasPrefix(line, []byte("panic:")) || bytes.HasPrefix(line, []byte("fatal error:")) || bytes.HasPrefix(line, []byte("SIG")) || bytes.HasPrefix(line, []byte("runtime:")) {
+			from = i
+			break
+		}
+	}
+	lines = lines[from:min(len(lines), from+60)]
+	fmt.Fprintf(os.Stderr, "--- of the log of %s\n%s\n---\n", c.name, bytes.Join(lines, []byte("\n")))
 }
 
 // kubectlCmd makes a command of kubectl for this cluster.
