@@ -95,6 +95,9 @@ type Version struct {
 	// Deprecated is the warning that every request in this version is answered with; empty when there is none:
 	// "apps/v1beta1 Deployment is deprecated in v1.9+, unavailable in v1.16+; use apps/v1 Deployment".
 	Deprecated string
+
+	// DefaultPropagation takes the place of the strategy's for deletions in this version; empty when it doesn't.
+	DefaultPropagation metav1.DeletionPropagation
 }
 
 // Strategy is what happens to an object on its way into the store, in the order of the fields. All objects are of the

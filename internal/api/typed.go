@@ -81,6 +81,15 @@ func NewVersion[V, L, H any, PV Object[V], PL Object[L], PH Object[H]](
 	}
 }
 
+// OrphanByDefault makes deletions in these versions keep the dependents when the request does not say, as it was before
+// there was garbage collection.
+func OrphanByDefault(versions ...Version) []Version {
+	for i := range versions {
+		versions[i].DefaultPropagation = metav1.DeletePropagationOrphan
+	}
+	return versions
+}
+
 // Typed is a Strategy whose functions take the hub's own type T (a pointer: *corev1.Service). The fields mean what those
 // of Strategy mean; nil functions stay nil.
 type Typed[T runtime.Object] struct {

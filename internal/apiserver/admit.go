@@ -15,13 +15,21 @@ import (
 type gate struct {
 	mutating   admission.MutationInterface   // nil when there is none
 	validating admission.ValidationInterface // nil when there is none
-	objects    admission.ObjectInterfaces
+	// mutates tells whether the mutating half could change the object of a request.
+	mutates func(admission.Attributes) bool
+	objects admission.ObjectInterfaces
 }
 
 func newGate(chain admission.Interface) gate {
 	g := gate{objects: admission.NewObjectInterfacesFromScheme(scheme.Scheme)}
 	g.mutating, _ = chain.(admission.MutationInterface)
 	g.validating, _ = chain.(admission.ValidationInterface)
+	g.mutates = func(admission.Attributes) bool { return true }
+	if selective, ok := chain.(interface {
+		Mutates(admission.Attributes) bool
+	}); ok {
+		g.mutates = selective.Mutates
+	}
 	return g
 }
 
@@ -45,17 +53,19 @@ func (q *request) admissionNamespace(name string) string {
 	return q.namespace()
 }
 
-// mutate lets admission change obj. It says whether there was anything that could have.
+// mutate lets admission change obj. It says whether there was anything that could have: then defaults apply once more.
 func (g gate) mutate(ctx context.Context, q *request, o operation, obj, old runtime.Object) (bool, error) {
 	if g.mutating == nil || !g.mutating.Handles(o.op) {
 		return false, nil
 	}
+	attributes := q.attributes(o, obj, old)
+	may := g.mutates(attributes)
 	m, metaErr := meta.Accessor(obj)
-	if obj == nil || metaErr != nil {
-		return true, g.mutating.Admit(ctx, q.attributes(o, obj, old), g.objects)
+	if !may || metaErr != nil {
+		return may, g.mutating.Admit(ctx, attributes, g.objects)
 	}
 	before := m.GetManagedFields()
-	if err := g.mutating.Admit(ctx, q.attributes(o, obj, old), g.objects); err != nil {
+	if err := g.mutating.Admit(ctx, attributes, g.objects); err != nil {
 		return true, err
 	}
 	after := m.GetManagedFields()

@@ -204,7 +204,7 @@ func (q *request) mark(ctx context.Context, old runtime.Object, options *metav1.
 	if pending {
 		return old, nil
 	}
-	finalizers, changed := propagationFinalizers(m.GetFinalizers(), options, q.ep.DefaultPropagation)
+	finalizers, changed := propagationFinalizers(m.GetFinalizers(), options, q.ep.defaultPropagation())
 	if changed {
 		m.SetFinalizers(finalizers)
 	}

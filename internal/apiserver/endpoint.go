@@ -1,6 +1,9 @@
 package apiserver
 
 import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"cmp"
 	"maps"
 	"net/http"
 	"slices"
@@ -40,6 +43,11 @@ type subresource struct {
 }
 
 // isHub says whether objects are served as they are stored.
+// defaultPropagation is what a deletion does to dependents when the request does not say.
+func (e *endpoint) defaultPropagation() metav1.DeletionPropagation {
+	return cmp.Or(e.version.DefaultPropagation, e.DefaultPropagation)
+}
+
 func (e *endpoint) isHub() bool { return e.version.GroupVersion == e.Hub }
 
 func verbsOf(r *api.Resource) []string {

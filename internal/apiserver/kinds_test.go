@@ -151,6 +151,29 @@ func TestVersions(t *testing.T) {
 }
 
 // TestGracefulDeletion wants a pod on a node to live on for its grace period, which can only become shorter.
+// What a deletion does to dependents by default depends on the kind and on the version of the request.
+func TestDefaultPropagation(t *testing.T) {
+	e := newEnv(t, nil)
+	e.namespace("ns")
+	for path, orphans := range map[string]bool{
+		"apps/v1": false, "apps/v1beta2": true, "apps/v1beta1": true, "extensions/v1beta1": true,
+	} {
+		if _, err := e.client.AppsV1().Deployments("ns").Create(ctx, deployment("d"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		e.must(200, "DELETE", "/apis/"+path+"/namespaces/ns/deployments/d", "")
+		left, err := e.client.AppsV1().Deployments("ns").Get(ctx, "d", metav1.GetOptions{})
+		switch {
+		case !orphans && !apierrors.IsNotFound(err):
+			t.Errorf("%s: left is %+v, %v", path, left, err)
+		case orphans && (err != nil || len(left.Finalizers) != 1 || left.Finalizers[0] != metav1.FinalizerOrphanDependents):
+			t.Errorf("%s: %+v, %v", path, left.ObjectMeta, err)
+		case orphans: // No garbage collector runs here.
+			e.must(200, "PATCH", "/apis/apps/v1/namespaces/ns/deployments/d", `{"metadata":{"finalizers":null}}`, "Content-Type: application/merge-patch+json")
+		}
+	}
+}
+
 func TestGracefulDeletion(t *testing.T) {
 	e := newEnv(t, nil)
 	e.namespace("ns")

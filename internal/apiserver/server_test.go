@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -277,6 +278,33 @@ func TestAdmission(t *testing.T) {
 	}
 	if strings.Join(c.seen, "\n") != strings.Join(want, "\n") {
 		t.Errorf("seen\n%s", strings.Join(c.seen, "\n"))
+	}
+}
+
+// checking is an admission chain that says of itself that it changes nothing.
+type checking struct{ chain }
+
+func (c *checking) Mutates(admission.Attributes) bool { return false }
+
+// Defaults apply a second time only if admission could have changed the object.
+func TestDefaultsAfterAdmission(t *testing.T) {
+	count := func(chain admission.Interface) (n int64) {
+		var calls atomic.Int64
+		e := newEnv(t, func(config *apiserver.Config) {
+			config.Admission = chain
+			for _, r := range config.Resources {
+				if r.Plural == "configmaps" {
+					r.Default = func(runtime.Object) { calls.Add(1) }
+				}
+			}
+		})
+		e.namespace("ns")
+		calls.Store(0)
+		e.must(201, "POST", "/api/v1/namespaces/ns/configmaps?dryRun=All", configMap("x", "a", "1"))
+		return calls.Load()
+	}
+	if twice, once := count(&chain{}), count(&checking{}); once != twice-1 {
+		t.Errorf("defaults are set %d times with a chain that changes objects, and %d times with one that doesn't", twice, once)
 	}
 }
 

@@ -30,7 +30,7 @@ func DaemonSet() *api.Resource {
 	return api.Define[appsv1.DaemonSet, appsv1.DaemonSetList](appsv1.SchemeGroupVersion, api.Resource{
 		Plural: "daemonsets", Singular: "daemonset", Kind: "DaemonSet", ShortNames: []string{"ds"},
 		Categories: []string{"all"}, Namespaced: true, Prefix: "daemonsets",
-		Versions: daemonSetBetas(),
+		Versions: api.OrphanByDefault(daemonSetBetas()...),
 		Strategy: api.Typed[*appsv1.DaemonSet]{
 			Default: defaultDaemonSet,
 			PrepareCreate: func(_ context.Context, d *appsv1.DaemonSet) {

@@ -31,7 +31,7 @@ func Deployment() *api.Resource {
 		Categories: []string{"all"},
 		Namespaced: true,
 		Prefix:     "deployments",
-		Versions:   deploymentBetas(),
+		Versions:   api.OrphanByDefault(deploymentBetas()...),
 		Strategy: api.Typed[*appsv1.Deployment]{
 			Default: defaultDeployment,
 			PrepareCreate: func(_ context.Context, d *appsv1.Deployment) {

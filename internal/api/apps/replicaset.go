@@ -38,11 +38,11 @@ func ReplicaSet() *api.Resource {
 		Categories: []string{"all"},
 		Namespaced: true,
 		Prefix:     "replicasets",
-		Versions: []api.Version{
+		Versions: api.OrphanByDefault(
 			api.NewVersion[appsv1beta2.ReplicaSet, appsv1beta2.ReplicaSetList, appsv1.ReplicaSet](
 				appsv1beta2.SchemeGroupVersion, replicaSetFromV1beta2, replicaSetToV1beta2),
 			extensions,
-		},
+		),
 		Strategy: api.Typed[*appsv1.ReplicaSet]{
 			Default: func(rs *appsv1.ReplicaSet) {
 				core.DefaultPodTemplateSpec(&rs.Spec.Template)

@@ -32,7 +32,7 @@ func StatefulSet() *api.Resource {
 	return api.Define[appsv1.StatefulSet, appsv1.StatefulSetList](appsv1.SchemeGroupVersion, api.Resource{
 		Plural: "statefulsets", Singular: "statefulset", Kind: "StatefulSet", ShortNames: []string{"sts"},
 		Categories: []string{"all"}, Namespaced: true, Prefix: "statefulsets",
-		Versions: statefulSetBetas(),
+		Versions: api.OrphanByDefault(statefulSetBetas()...),
 		Strategy: api.Typed[*appsv1.StatefulSet]{
 			Default: defaultStatefulSet,
 			PrepareCreate: func(_ context.Context, s *appsv1.StatefulSet) {

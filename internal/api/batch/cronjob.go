@@ -33,10 +33,10 @@ func CronJob() *api.Resource {
 	return api.Define[batchv1.CronJob, batchv1.CronJobList](batchv1.SchemeGroupVersion, api.Resource{
 		Plural: "cronjobs", Singular: "cronjob", Kind: "CronJob", ShortNames: []string{"cj"}, Categories: []string{"all"},
 		Namespaced: true, Prefix: "cronjobs",
-		Versions: []api.Version{
+		Versions: api.OrphanByDefault(
 			api.NewVersion[batchv1beta1.CronJob, batchv1beta1.CronJobList, batchv1.CronJob](
 				batchv1beta1.SchemeGroupVersion, cronJobFromBeta, cronJobToBeta),
-		},
+		),
 		Strategy: api.Typed[*batchv1.CronJob]{
 			Default: defaultCronJob,
 			PrepareCreate: func(_ context.Context, c *batchv1.CronJob) {

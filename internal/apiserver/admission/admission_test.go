@@ -222,6 +222,31 @@ func TestChain(t *testing.T) {
 	}
 }
 
+// Nothing changes objects of most kinds: the server relies on it and leaves a second pass of defaults out.
+func TestMutates(t *testing.T) {
+	c := newChain(t, config())
+	for _, test := range []struct {
+		request request
+		want    bool
+	}{
+		{request{obj: pod(nil)}, true},
+		{request{obj: &corev1.ConfigMap{ObjectMeta: objectMeta("dev", "x")}}, false},
+		{request{obj: &corev1.Namespace{ObjectMeta: objectMeta("", "x")}}, false},
+	} {
+		a := test.request.attributes()
+		if got := c.Mutates(a); got != test.want {
+			t.Errorf("%s: %v", a.GetResource().Resource, got)
+		}
+		if a.GetNamespace() == "" {
+			continue
+		}
+		// What is only checked is checked all the same.
+		if err := newChain(t, Config{Namespaces: get[*corev1.Namespace](&objects{})}).Admit(t.Context(), a, nil); !apierrors.IsNotFound(err) {
+			t.Errorf("%s in a namespace that isn't there: %v", a.GetResource().Resource, err)
+		}
+	}
+}
+
 // TestChainAtOnce lets many meet targets for the first time at once.
 func TestChainAtOnce(t *testing.T) {
 	c := newChain(t, config())

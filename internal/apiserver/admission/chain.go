@@ -85,6 +85,8 @@ type Plugin struct {
 	// Applies says which requests the plugin is for. It is asked once for each target; everything else is up to Admit and Validate.
 	Applies func(Target) bool
 	// Admit may change the object; Validate may not. Either can be nil. Errors are Status errors.
+	// Checks says that Admit changes nothing either: it is there to refuse before others do their work.
+	Checks   bool
 	Admit    func(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error
 	Validate func(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error
 }
@@ -143,6 +145,7 @@ type Chain struct {
 // steps are the parts of the plugins that a target meets.
 type steps struct {
 	admit, validate []func(context.Context, admission.Attributes, admission.ObjectInterfaces) error
+	mutates         bool // one of admit may change the object
 }
 
 // New makes the chain. It fails on names that no plugin has.
@@ -202,6 +205,9 @@ func (c *Chain) Plugins() []string {
 	return list
 }
 
+// Mutates tells whether a plugin could change the object of such a request.
+func (c *Chain) Mutates(a admission.Attributes) bool { return c.stepsFor(a).mutates }
+
 // Handles implements admission.Interface.
 func (c *Chain) Handles(admission.Operation) bool { return true }
 
@@ -237,6 +243,7 @@ func (c *Chain) stepsFor(a admission.Attributes) *steps {
 		}
 		if p.Admit != nil {
 			s.admit = append(s.admit, p.Admit)
+			s.mutates = s.mutates || !p.Checks
 		}
 		if p.Validate != nil {
 			s.validate = append(s.validate, p.Validate)

@@ -37,6 +37,7 @@ func newNamespaceLifecycle(c *Config) *Plugin {
 			return t.Is(namespaces, admission.Delete) ||
 				t.GroupResource != namespaces && t.GroupResource != localReviews && t.Operation == admission.Create
 		},
+		Checks: true,
 		Admit: func(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 			if a.GetResource().GroupResource() == namespaces {
 				switch a.GetName() {

@@ -224,6 +224,32 @@ func without(t *testing.T, c *controllertest.Cluster, name string) []corev1.Pod 
 }
 
 // Pods that can't be created are told about in the status.
+// A burst of pods that come up is told in fewer writes than there are pods.
+func TestBurstOfPods(t *testing.T) {
+	c := controllertest.Start(t, all()...)
+	c.Node(t, "n1")
+	c.Agent(t, "n1", nil)
+	ctx := t.Context()
+	const replicas = 40
+	w, err := c.Admin.AppsV1().ReplicaSets("default").Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	if _, err := c.Admin.AppsV1().Deployments("default").Create(ctx, deployment("web", replicas), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	writes := 0
+	for e := range w.ResultChan() {
+		if writes++; e.Object.(*appsv1.ReplicaSet).Status.ReadyReplicas == replicas {
+			break
+		}
+	}
+	if t.Logf("%d writes for %d pods", writes, replicas); writes > replicas {
+		t.Errorf("%d writes for %d pods", writes, replicas)
+	}
+}
+
 func TestReplicaFailure(t *testing.T) {
 	c := controllertest.Start(t, all()...)
 	c.Node(t, "n1")

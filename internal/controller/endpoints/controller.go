@@ -33,6 +33,9 @@ const (
 	managedBy      = "endpoint-controller"
 )
 
+// settle is how long changes of pods are gathered, so that a burst is one write. Proxies follow EndpointSlices, which don't wait.
+const settle = 10 * time.Millisecond
+
 // New declares the controller.
 func New() controller.Controller {
 	return controller.Controller{
@@ -74,7 +77,7 @@ func setup(env *controller.Env) (controller.Sync, error) {
 			env.Log.Error("finding the services of a pod", "err", err)
 		}
 		for _, key := range keys {
-			env.Queue.Add(key)
+			env.Queue.AddAfter(key, settle)
 		}
 	})
 	// What is there at the start belongs to services that may be gone; what is deleted later must be made again.

@@ -53,6 +53,9 @@ func declare(name string, sets schema.GroupVersionResource, of func(*controller.
 	}
 }
 
+// settle is how long changes of pods are gathered that only the status tells of, so that a burst is one write.
+const settle = 10 * time.Millisecond
+
 // engine keeps the numbers of one kind of sets.
 type engine struct {
 	env     *controller.Env
@@ -100,7 +103,7 @@ func (e *engine) onPod(old, p *corev1.Pod) {
 			if p.DeletionTimestamp != nil {
 				e.expect.Deleted(key, p.UID)
 			}
-			e.env.Queue.Add(key)
+			e.wake(key)
 		} else if p.DeletionTimestamp == nil {
 			e.wakeMatching(p)
 		}
@@ -110,7 +113,7 @@ func (e *engine) onPod(old, p *corev1.Pod) {
 	if p == nil {
 		if hadOwner {
 			e.expect.Deleted(before, old.UID)
-			e.env.Queue.Add(before)
+			e.wake(before)
 		}
 		return
 	}
@@ -126,9 +129,22 @@ func (e *engine) onPod(old, p *corev1.Pod) {
 		if p.DeletionTimestamp != nil {
 			e.expect.Deleted(now, p.UID)
 		}
-		e.env.Queue.Add(now)
+		if hadOwner && pods.IsActive(p) == pods.IsActive(old) && labels.Equals(p.Labels, old.Labels) {
+			e.env.Queue.AddAfter(now, settle) // it counts as before: there is only the status to write
+		} else {
+			e.env.Queue.Add(now)
+		}
 	case metav1.GetControllerOfNoCopy(p) == nil && (hadOwner || !labels.Equals(p.Labels, old.Labels)):
 		e.wakeMatching(p)
+	}
+}
+
+// wake has a set handled: at once if there may be something to do, else, while more pods are to come or go, when some have.
+func (e *engine) wake(key string) {
+	if e.expect.Satisfied(key) {
+		e.env.Queue.Add(key)
+	} else {
+		e.env.Queue.AddAfter(key, settle)
 	}
 }
 
