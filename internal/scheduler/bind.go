@@ -63,8 +63,7 @@ func (b *binder) run(ctx context.Context) {
 func (b *binder) bind(ctx context.Context, a *attempt) {
 	err := b.write(ctx, a)
 	if err == nil {
-		b.s.Recorder.Eventf(a.Pod.Pod, nil, corev1.EventTypeNormal, "Scheduled", "Binding",
-			"Successfully assigned %v/%v to %v", a.Pod.Namespace, a.Pod.Name, a.node)
+		b.s.announcer.bound(ctx, a)
 	}
 	b.s.mailbox.put(func(s *Scheduler) { s.bound(a, err) })
 }

@@ -25,7 +25,7 @@ type Config struct {
 	Log       *slog.Logger
 	// Profiles are the schedulers that pods can ask for by name; none stands for one that is called default-scheduler.
 	Profiles []Profile
-	// Recorder records events; nil stands for one that writes events.k8s.io/v1 by Client.
+	// Recorder records events about pods that are not scheduled; nil stands for one that writes events.k8s.io/v1 by Client.
 	Recorder events.EventRecorder
 	// Clock is the time; nil stands for the real one.
 	Clock clock.WithTicker
@@ -45,8 +45,9 @@ type Profile struct {
 
 // profile is a Profile that is set up.
 type profile struct {
-	name    string
-	decider framework.Decider
+	name     string
+	recorder events.EventRecorder
+	decider  framework.Decider
 }
 
 func (c *Config) complete() error {

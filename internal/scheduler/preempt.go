@@ -34,7 +34,7 @@ func (s *Scheduler) preempt(ctx context.Context, a *attempt, d *framework.Diagno
 	s.state.Nominate(a.Pod, victims.Node)
 	s.denominate(a.Pod, victims.Node)
 	// The objects are taken out here: what holds them belongs to this goroutine.
-	e := &eviction{pod: a.Pod.Pod, by: a.profile.name, node: victims.Node}
+	e := &eviction{pod: a.Pod.Pod, by: a.profile, node: victims.Node}
 	for _, v := range victims.Pods {
 		e.victims = append(e.victims, v.Pod)
 	}
@@ -80,7 +80,7 @@ func (s *Scheduler) notPreempted(p *corev1.Pod) {
 // eviction is what is to be done for a pod that preempts others.
 type eviction struct {
 	pod     *corev1.Pod
-	by      string // the name of the scheduler
+	by      *profile
 	node    string
 	victims []*corev1.Pod
 }
@@ -94,7 +94,7 @@ func (s *Scheduler) evict(ctx context.Context, e *eviction) error {
 		if err := s.evictOne(ctx, e, victim); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return fmt.Errorf("deleting pod %s/%s: %w", victim.Namespace, victim.Name, err)
 		}
-		s.Recorder.Eventf(victim, e.pod, corev1.EventTypeNormal, "Preempted", "Preempting",
+		e.by.recorder.Eventf(victim, e.pod, corev1.EventTypeNormal, "Preempted", "Preempting",
 			"Preempted by pod %v on node %v", e.pod.UID, e.node)
 	}
 	return nil
@@ -104,7 +104,7 @@ func (s *Scheduler) evict(ctx context.Context, e *eviction) error {
 func (s *Scheduler) evictOne(ctx context.Context, e *eviction, victim *corev1.Pod) error {
 	condition := corev1.PodCondition{
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
-		Message:            fmt.Sprintf("%s: preempting to accommodate a higher priority pod", e.by),
+		Message:            fmt.Sprintf("%s: preempting to accommodate a higher priority pod", e.by.name),
 		LastTransitionTime: metav1.Now(), ObservedGeneration: victim.Generation,
 	}
 	patch, err := json.Marshal(map[string]any{

@@ -15,7 +15,7 @@ import (
 // report tells users why a pod is not scheduled: by an event, and in its status. nominated is the node on which room is
 // made for it; nil leaves that as it is.
 func (s *Scheduler) report(a *attempt, reason, message string, nominated *string) {
-	s.Recorder.Eventf(a.Pod.Pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%s", shortened(message))
+	a.profile.recorder.Eventf(a.Pod.Pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling", "%s", shortened(message))
 	s.statuses.put(a.Pod.Pod, notScheduled(a.Pod.Pod, reason, message), nominated)
 }
 

@@ -23,13 +23,14 @@ import (
 // Scheduler schedules. Make it with New.
 type Scheduler struct {
 	Config
-	pods     corelisters.PodLister
-	budgets  policylisters.PodDisruptionBudgetLister
-	profiles map[string]*profile
-	mailbox  *mailbox
-	binder   *binder
-	statuses *statusWriter
-	synced   []<-chan struct{}
+	pods      corelisters.PodLister
+	budgets   policylisters.PodDisruptionBudgetLister
+	profiles  map[string]*profile
+	mailbox   *mailbox
+	binder    *binder
+	announcer *announcer
+	statuses  *statusWriter
+	synced    []<-chan struct{}
 	// owned waits for all goroutines that Run starts.
 	owned sync.WaitGroup
 
@@ -50,12 +51,12 @@ func New(c Config) (*Scheduler, error) {
 		state: framework.NewState(), binding: map[types.UID]*attempt{},
 	}
 	for _, p := range c.Profiles {
-		s.profiles[p.SchedulerName] = &profile{name: p.SchedulerName, decider: framework.Decider{
+		s.profiles[p.SchedulerName] = &profile{name: p.SchedulerName, recorder: c.Recorder, decider: framework.Decider{
 			Plugins: plugins.Default(p.Plugins, c.Informers), Percentage: p.PercentageOfNodesToScore, Rand: c.Rand,
 		}}
 	}
 	s.queue = queue.New(s.preEnqueue)
-	s.binder = newBinder(s)
+	s.binder, s.announcer = newBinder(s), newAnnouncer(s)
 	s.statuses = newStatusWriter(s)
 	if err := s.listen(); err != nil {
 		return nil, fmt.Errorf("listening to informers: %w", err)
@@ -71,7 +72,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		if err := broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
 			return fmt.Errorf("starting to record events: %w", err)
 		}
-		s.Recorder = broadcaster.NewRecorder(scheme.Scheme, corev1.DefaultSchedulerName)
+		for _, p := range s.profiles {
+			p.recorder = broadcaster.NewRecorder(scheme.Scheme, p.name)
+		}
 	}
 	defer s.owned.Wait()
 	s.Informers.StartWithContext(ctx)
@@ -148,7 +151,7 @@ type attempt struct {
 func (s *Scheduler) schedule(ctx context.Context, e *queue.Entry) {
 	a := &attempt{Entry: e, profile: s.profiles[e.Pod.Spec.SchedulerName]}
 	if e.Pod.DeletionTimestamp != nil {
-		s.Recorder.Eventf(e.Pod.Pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling",
+		a.profile.recorder.Eventf(e.Pod.Pod, nil, corev1.EventTypeWarning, "FailedScheduling", "Scheduling",
 			"skip schedule deleting pod: %v/%v", e.Pod.Namespace, e.Pod.Name)
 		return
 	}

@@ -90,6 +90,14 @@ func (c *cluster) create(t testing.TB, p *corev1.Pod) {
 	}
 }
 
+func (c *cluster) openGate(t testing.TB, name string) {
+	t.Helper()
+	patch := []byte(`[{"op":"remove","path":"/spec/schedulingGates"}]`)
+	if _, err := c.Admin.CoreV1().Pods("default").Patch(context.Background(), name, types.JSONPatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
 func (c *cluster) waitPod(t testing.TB, name, what string, is func(*corev1.Pod) bool) *corev1.Pod {
 	t.Helper()
 	return controllertest.Wait(t, c.Cluster, "pod "+name+" "+what, func(ctx context.Context) (*corev1.Pod, error) {
@@ -207,9 +215,7 @@ func TestSchedulingGates(t *testing.T) {
 	if err != nil || p.Spec.NodeName != "" {
 		t.Fatalf("on %q, %v", p.Spec.NodeName, err)
 	}
-	if _, err := c.Admin.CoreV1().Pods("default").Patch(context.Background(), "gated", types.JSONPatchType, []byte(`[{"op":"remove","path":"/spec/schedulingGates"}]`), metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	c.openGate(t, "gated")
 	c.waitBound(t, "gated")
 }
 
