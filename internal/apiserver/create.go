@@ -7,8 +7,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -219,7 +219,7 @@ func (s *Server) prepareCreate(ctx context.Context, q *request, obj runtime.Obje
 		errs = append(errs, r.Validate(ctx, obj)...)
 	}
 	if len(errs) == 0 {
-		for _, msg := range path.IsValidPathSegmentName(m.GetName()) {
+		for _, msg := range content.IsPathSegmentName(m.GetName()) {
 			errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), m.GetName(), msg))
 		}
 	}

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 orphanDependents is deprecated, and obeyed as long as Kubernetes obeys it.
+
 package apiserver
 
 import (

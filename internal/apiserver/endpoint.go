@@ -48,8 +48,6 @@ func (e *endpoint) defaultPropagation() metav1.DeletionPropagation {
 	return cmp.Or(e.version.DefaultPropagation, e.DefaultPropagation)
 }
 
-func (e *endpoint) isHub() bool { return e.version.GroupVersion == e.Hub }
-
 func verbsOf(r *api.Resource) []string {
 	if r.Verbs == nil {
 		return discovery.AllVerbs

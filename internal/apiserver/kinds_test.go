@@ -61,7 +61,7 @@ func TestScale(t *testing.T) {
 	}
 	var scaler, maker bool
 	for _, m := range d.ManagedFields {
-		fields := string(m.FieldsV1.Raw)
+		fields := m.FieldsV1.GetRawString()
 		scaler = scaler || m.Manager == "scaler" && m.Subresource == "scale" && m.APIVersion == "apps/v1" && fields == `{"f:spec":{"f:replicas":{}}}`
 		maker = maker || m.Manager == "maker" && !strings.Contains(fields, "f:replicas")
 	}

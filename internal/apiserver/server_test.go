@@ -264,7 +264,7 @@ func TestAdmission(t *testing.T) {
 	e.namespace("ns")
 	var cm corev1.ConfigMap
 	e.must(201, "POST", "/api/v1/namespaces/ns/configmaps", configMap("x", "a", "1")).json(t, &cm)
-	if cm.Labels["admitted"] != "yes" || strings.Contains(string(cm.ManagedFields[0].FieldsV1.Raw), "labels") {
+	if cm.Labels["admitted"] != "yes" || strings.Contains(cm.ManagedFields[0].FieldsV1.GetRawString(), "labels") {
 		t.Errorf("made %+v", cm)
 	}
 	a := e.must(403, "PATCH", "/api/v1/namespaces/ns/configmaps/x", `{"data":{"refuse":"1"}}`, "Content-Type: application/merge-patch+json")

@@ -8,8 +8,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -273,6 +273,14 @@ func (q *request) checkRevision(m, before metav1.Object) error {
 	return errModified(q.ep.gr, before.GetName())
 }
 
+// pathSegment checks the name of an object that exists: nothing but that it can be a part of a path.
+func pathSegment(name string, prefix bool) []string {
+	if prefix {
+		return content.IsPathSegmentPrefix(name)
+	}
+	return content.IsPathSegmentName(name)
+}
+
 // prepareUpdate applies the strategy of the endpoint and validates.
 func (s *Server) prepareUpdate(ctx context.Context, q *request, obj, old runtime.Object, m, before metav1.Object) error {
 	strategy := q.strategy()
@@ -285,7 +293,7 @@ func (s *Server) prepareUpdate(ctx context.Context, q *request, obj, old runtime
 	}
 	keepSystemFields(m, before)
 	metadata := field.NewPath("metadata")
-	errs := apivalidation.ValidateObjectMetaAccessor(m, q.ep.Namespaced, path.ValidatePathSegmentName, metadata)
+	errs := apivalidation.ValidateObjectMetaAccessor(m, q.ep.Namespaced, pathSegment, metadata)
 	errs = append(errs, apivalidation.ValidateObjectMetaAccessorUpdate(m, before, metadata)...)
 	if strategy.ValidateUpdate != nil {
 		errs = append(errs, strategy.ValidateUpdate(ctx, obj, old)...)

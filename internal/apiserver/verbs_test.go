@@ -164,7 +164,7 @@ func TestManagedFieldsAndApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	if m := made.ManagedFields; len(m) != 1 || m[0].Manager != "one" || m[0].Operation != "Apply" || m[0].APIVersion != "v1" ||
-		string(m[0].FieldsV1.Raw) != `{"f:data":{"f:a":{},"f:b":{}}}` || m[0].Time.Nanosecond() != 0 {
+		m[0].FieldsV1.GetRawString() != `{"f:data":{"f:a":{},"f:b":{}}}` || m[0].Time.Nanosecond() != 0 {
 		t.Fatalf("managed fields %+v", m)
 	}
 	again, err := client.Apply(ctx, applycorev1.ConfigMap("x", "ns").WithData(map[string]string{"a": "1", "b": "1"}), metav1.ApplyOptions{FieldManager: "one"})
@@ -197,7 +197,7 @@ func TestManagedFieldsAndApply(t *testing.T) {
 	}
 	var found bool
 	for _, m := range updated.ManagedFields {
-		found = found || m.Manager == "tester" && m.Operation == "Update" && string(m.FieldsV1.Raw) == `{"f:data":{"f:c":{}}}`
+		found = found || m.Manager == "tester" && m.Operation == "Update" && m.FieldsV1.GetRawString() == `{"f:data":{"f:c":{}}}`
 	}
 	if !found {
 		t.Errorf("managed fields %+v", updated.ManagedFields)
@@ -306,8 +306,8 @@ func TestStatus(t *testing.T) {
 	var found bool
 	for _, m := range status.ManagedFields {
 		found = found || m.Manager == "s" && m.Subresource == "status"
-		if m.Manager == "tester" && strings.Contains(string(m.FieldsV1.Raw), "f:status") {
-			t.Errorf("the main resource manages status: %s", m.FieldsV1.Raw)
+		if m.Manager == "tester" && strings.Contains(m.FieldsV1.GetRawString(), "f:status") {
+			t.Errorf("the main resource manages status: %s", m.FieldsV1.GetRawString())
 		}
 	}
 	if !found {

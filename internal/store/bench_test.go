@@ -45,7 +45,7 @@ func bigPod(namespace, name string, i int) *corev1.Pod {
 	p.Annotations = map[string]string{"note": strings.Repeat("n", 800)}
 	p.ManagedFields = []metav1.ManagedFieldsEntry{{
 		Manager: "bench", Operation: "Update", APIVersion: "v1", FieldsType: "FieldsV1",
-		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:labels":{` + strings.Repeat(`"f:x":{},`, 80) + `"f:app":{}}}}`)},
+		FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{` + strings.Repeat(`"f:x":{},`, 80) + `"f:app":{}}}}`),
 	}}
 	return p
 }

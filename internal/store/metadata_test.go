@@ -24,7 +24,7 @@ func fullPod() *corev1.Pod {
 	p := newPod("ns", "a", "app", "x", "empty", "", "pod-template-hash", "abc")
 	p.Annotations = map[string]string{"labels": `{"a":"b"}`}
 	p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "r", UID: "u"}}
-	p.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{}}`)}}}
+	p.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{}}`)}}
 	p.Status.Phase = corev1.PodRunning
 	return p
 }

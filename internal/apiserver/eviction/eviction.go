@@ -103,7 +103,8 @@ func withDryRun(options *metav1.DeleteOptions, request []string) (*metav1.Delete
 		options.DryRun = request
 		return options, nil
 	default:
-		return nil, fmt.Errorf("Non-matching dry-run options in request and content: %v and %v", request, options.DryRun) //nolint:staticcheck // upstream's text
+		//lint:ignore ST1005 the words are upstream's
+		return nil, fmt.Errorf("Non-matching dry-run options in request and content: %v and %v", request, options.DryRun)
 	}
 }
 

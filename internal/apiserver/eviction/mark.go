@@ -49,10 +49,12 @@ func check(p *corev1.Pod, c *metav1.Preconditions) error {
 		return nil
 	}
 	if c.UID != nil && *c.UID != p.UID {
-		return apierrors.NewConflict(podResource, p.Name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *c.UID, p.UID)) //nolint:staticcheck // upstream's text
+		//lint:ignore ST1005 the words are upstream's
+		return apierrors.NewConflict(podResource, p.Name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *c.UID, p.UID))
 	}
 	if c.ResourceVersion != nil && *c.ResourceVersion != p.ResourceVersion {
-		return apierrors.NewConflict(podResource, p.Name, fmt.Errorf("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *c.ResourceVersion, p.ResourceVersion)) //nolint:staticcheck // upstream's text
+		//lint:ignore ST1005 the words are upstream's
+		return apierrors.NewConflict(podResource, p.Name, fmt.Errorf("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *c.ResourceVersion, p.ResourceVersion))
 	}
 	return nil
 }

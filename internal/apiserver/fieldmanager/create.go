@@ -80,9 +80,11 @@ func (c *creator) record(obj runtime.Object, m metav1.Object, manager string) er
 	now := metav1.NewTime(time.Now().UTC().Truncate(time.Second))
 	raw := make([]byte, 0, len(w.dst)+2)
 	raw = append(append(append(raw, '{'), w.dst...), '}')
+	var fields metav1.FieldsV1
+	fields.SetRawBytes(raw)
 	m.SetManagedFields([]metav1.ManagedFieldsEntry{{
 		Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: c.kind.GroupVersion().String(), Time: &now,
-		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw},
+		FieldsType: "FieldsV1", FieldsV1: &fields,
 	}})
 	return nil
 }

@@ -1,7 +1,6 @@
 package fieldmanager_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"math/rand"
 	"strconv"
@@ -82,14 +81,14 @@ func entries(t *testing.T, obj any) string {
 		list[i].Time = nil
 		// Keys of lists may be escaped and ordered another way.
 		var set fieldpath.Set
-		if err := set.FromJSON(bytes.NewReader(list[i].FieldsV1.Raw)); err != nil {
-			t.Fatalf("%v in %s", err, list[i].FieldsV1.Raw)
+		if err := set.FromJSON(list[i].FieldsV1.GetRawReader()); err != nil {
+			t.Fatalf("%v in %s", err, list[i].FieldsV1.GetRawString())
 		}
 		data, err := set.ToJSON()
 		if err != nil {
 			t.Fatal(err)
 		}
-		list[i].FieldsV1.Raw = data
+		list[i].FieldsV1.SetRawBytes(data)
 	}
 	data, err := json.Marshal(list)
 	if err != nil {

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 Endpoints are deprecated, and written as long as Kubernetes writes them.
+
 // Package endpoints keeps the Endpoints of services that have a selector, for clients that don't read EndpointSlices yet.
 //
 // What flows in are services, pods and Endpoints; what flows out is one Endpoints object per service.
