@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -18,6 +19,9 @@ const socketBuffer = 64 << 20
 // kernel writes changes to the tables, one transaction for each set of changes.
 type kernel struct {
 	layouts map[bool]*layout // by whether it is IPv6
+	// conn is kept open: when a socket is closed, the kernel waits until what was deleted by it is out of use everywhere, for
+	// several milliseconds.
+	conn *nftables.Conn
 }
 
 func newKernel(c Config) *kernel {
@@ -42,14 +46,9 @@ func (k *kernel) apply(c changes) error {
 }
 
 func (k *kernel) transact(c changes, create bool) error {
-	conn, err := nftables.New(nftables.WithSockOptions(func(s *netlink.Conn) error {
-		if err := s.SetWriteBuffer(socketBuffer); err != nil {
-			return err
-		}
-		return s.SetReadBuffer(socketBuffer)
-	}))
+	conn, err := k.open()
 	if err != nil {
-		return fmt.Errorf("nftables: %w", err)
+		return err
 	}
 	for v6, l := range k.layouts {
 		w := &writer{layout: l, conn: conn}
@@ -58,13 +57,40 @@ func (k *kernel) transact(c changes, create bool) error {
 		}
 		w.change(c, v6)
 		if w.err != nil {
-			return w.err
+			return errors.Join(w.err, k.close())
 		}
 	}
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("nftables transaction: %w", err)
+		return errors.Join(fmt.Errorf("nftables transaction: %w", err), k.close()) // there may be more to read
 	}
 	return nil
+}
+
+func (k *kernel) open() (*nftables.Conn, error) {
+	if k.conn != nil {
+		return k.conn, nil
+	}
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(s *netlink.Conn) error {
+		if err := s.SetWriteBuffer(socketBuffer); err != nil {
+			return err
+		}
+		return s.SetReadBuffer(socketBuffer)
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	k.conn = conn
+	return conn, nil
+}
+
+// close closes the connection; the next transaction opens another.
+func (k *kernel) close() error {
+	if k.conn == nil {
+		return nil
+	}
+	conn := k.conn
+	k.conn = nil
+	return conn.CloseLasting()
 }
 
 // change adds the changes in one family.

@@ -47,6 +47,7 @@ func Run(ctx context.Context, c Config) error {
 	p.node = node{name: c.NodeName, ips: c.NodeIPs}
 	p.node.v4, p.node.v6 = p.kernel.families()
 	defer p.health.close()
+	defer p.kernel.close()
 
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup

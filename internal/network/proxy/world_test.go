@@ -26,7 +26,7 @@ import (
 // world is a node with a proxy in a network namespace of its own: the test's goroutine is in it. Pods and a machine outside are
 // namespaces that are linked to it. All end with the test.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	p       *proxy
 	outside netns.NsHandle
 	pods    map[string]netns.NsHandle // by address
@@ -43,7 +43,7 @@ var (
 	serviceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd11::/112")}
 )
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for network namespaces")
@@ -73,6 +73,7 @@ func newWorld(t *testing.T) *world {
 	w.p.node = node1
 	w.p.objects.unseen = 0
 	t.Cleanup(w.p.health.close)
+	t.Cleanup(func() { _ = w.p.kernel.close() })
 	return w
 }
 
