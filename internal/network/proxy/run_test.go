@@ -24,8 +24,8 @@ func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := w.p.Config
 	c.Client = cluster.Admin
-	ended := make(chan error)
-	go func() { ended <- in(w.here(), func() error { return Run(ctx, c) }) }()
+	here, ended := w.here(), make(chan error)
+	go func() { ended <- in(here, func() error { return Run(ctx, c) }) }()
 
 	services, slices := cluster.Admin.CoreV1().Services("default"), cluster.Admin.DiscoveryV1().EndpointSlices("default")
 	answers := func(svc *corev1.Service, want bool) {
