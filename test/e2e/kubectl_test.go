@@ -265,6 +265,9 @@ func TestBadManifests(t *testing.T) {
 	deployment := func(spec string) string {
 		return "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: bad}\nspec: " + spec
 	}
+	large := func(n int) string {
+		return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: large}\ndata: {x: '" + strings.Repeat("x", n) + "'}"
+	}
 	for _, tc := range []struct{ name, manifest, want string }{
 		{"unknown field", container(", imagee: x"), `strict decoding error: unknown field "spec.containers[0].imagee"`},
 		{"wrong type", deployment("{replicas: many}"), `Deployment in version "v1" cannot be handled as a Deployment: json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`},
@@ -276,7 +279,25 @@ func TestBadManifests(t *testing.T) {
 		{"invalid quantity", container(", resources: {requests: {memory: lots}}"), `quantities must match the regular expression`},
 		{"limit below request", container(", resources: {requests: {cpu: 2}, limits: {cpu: 1}}"), `spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1`},
 		{"probe without handler", container(", livenessProbe: {periodSeconds: 5}"), `spec.containers[0].livenessProbe: Required value: must specify a handler type`},
-		{"unknown kind", "apiVersion: v1\nkind: Pood\nmetadata: {name: x}", `no matches for kind "Pood" in version "v1"`},
+		{"two handlers", container(", livenessProbe: {exec: {command: [x]}, httpGet: {port: 80}}"), `spec.containers[0].livenessProbe.httpGet: Forbidden: may not specify more than 1 handler type`},
+		{"port of a probe", container(", livenessProbe: {httpGet: {port: 0}}"), `spec.containers[0].livenessProbe.httpGet.port: Invalid value: 0: must be between 1 and 65535, inclusive`},
+		{"threshold of a probe", container(", livenessProbe: {successThreshold: 2, tcpSocket: {port: 80}}"), `spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1`},
+		{"negative quantity", container(", resources: {requests: {cpu: '-1'}}"), `spec.containers[0].resources.requests[cpu]: Invalid value: "-1": must be greater than or equal to 0`},
+		{"unknown resource", container(", resources: {requests: {foo: 1}}"), `spec.containers[0].resources.requests[foo]: Invalid value: "foo": must be a standard resource for containers`},
+		{"port out of range", container(", ports: [{containerPort: 70000}]"), `spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive`},
+		{"duplicate host port", container(", ports: [{containerPort: 80, hostPort: 80}, {containerPort: 81, hostPort: 80}]"), `spec.containers[0].ports[1].hostPort: Duplicate value: "TCP//80"`},
+		{"duplicate container", pod("{containers: [{name: a, image: b}, {name: a, image: b}]}"), `spec.containers[1].name: Duplicate value: "a"`},
+		{"missing volume", container(", volumeMounts: [{name: v, mountPath: /x}]"), `spec.containers[0].volumeMounts[0].name: Not found: "v"`},
+		{"unknown enum", pod("{restartPolicy: Sometimes, containers: [{name: a, image: b}]}"), `spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"`},
+		{"restart policy of a deployment", deployment("{selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {restartPolicy: Never, containers: [{name: a, image: b}]}}}"), `spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"`},
+		{"no surge and none unavailable", deployment("{strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 0}}, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: b}]}}}"), "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"},
+		{"unnamed ports", "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: {ports: [{port: 80}, {port: 81}]}", `spec.ports[1].name: Required value`},
+		{"node port out of range", "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: {type: NodePort, ports: [{port: 80, nodePort: 80}]}", `spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767`},
+		{"no base64", "apiVersion: v1\nkind: Secret\nmetadata: {name: bad}\ndata: {a: '!!'}", `Secret in version "v1" cannot be handled as a Secret: illegal base64 data at input byte 0`},
+		{"no YAML", "apiVersion: v1\nkind: [", `error parsing STDIN: error converting YAML to JSON: yaml: line 2: did not find expected node content`},
+		{"too large for its kind", large(1100 * 1000), `The ConfigMap "large" is invalid: []: Too long: may not be more than 1048576 bytes`},
+		{"too large to be stored", "apiVersion: apps/v1\nkind: ControllerRevision\nmetadata: {name: large}\nrevision: 1\ndata: {x: '" + strings.Repeat("x", 1700*1000) + "'}", `etcdserver: request is too large`},
+		{"too large to be read", large(3200 * 1000), `Request entity too large: limit is 3145728`},
 		{"invalid label", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, labels: {a: 'b c'}}", `metadata.labels: Invalid value: "b c": a valid label must be an empty string or consist of alphanumeric characters`},
 		{"stale resourceVersion", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kube-root-ca.crt, resourceVersion: '1'}\ndata: {a: b}", `Operation cannot be fulfilled on configmaps "kube-root-ca.crt": the object has been modified; please apply your changes to the latest version and try again`},
 	} {
