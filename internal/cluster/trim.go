@@ -36,7 +36,7 @@ func trimWhenSettled(ctx context.Context, log *slog.Logger) error {
 
 // dropCleanPages takes the pages of files that can't be written to through their mapping out of the process.
 func dropCleanPages() error {
-	f, err := os.Open("/proc/self/maps")
+	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return err
 	}
@@ -56,13 +56,22 @@ func dropCleanPages() error {
 
 type addressRange struct{ start, end uintptr }
 
-// readOnlyFileMappings reads proc_pid_maps(5).
+// readOnlyFileMappings reads proc_pid_smaps(5). A mapping that can't be written to now may have been before: the linker of a
+// program that is not static writes addresses into some, and these pages are not what the file has.
 func readOnlyFileMappings(r io.Reader) ([]addressRange, error) {
 	var ranges []addressRange
+	var candidate *addressRange
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
-		// address perms offset dev inode pathname
 		fields := strings.Fields(lines.Text())
+		if len(fields) == 3 && fields[0] == "Anonymous:" && fields[1] == "0" && candidate != nil {
+			ranges = append(ranges, *candidate)
+		}
+		if len(fields) < 5 || strings.HasSuffix(fields[0], ":") {
+			continue
+		}
+		// address perms offset dev inode pathname
+		candidate = nil
 		if len(fields) < 6 || !strings.HasPrefix(fields[5], "/") || strings.Contains(fields[1], "w") {
 			continue
 		}
@@ -75,7 +84,7 @@ func readOnlyFileMappings(r io.Reader) ([]addressRange, error) {
 		if err != nil {
 			return nil, err
 		}
-		ranges = append(ranges, addressRange{uintptr(start), uintptr(end)})
+		candidate = &addressRange{uintptr(start), uintptr(end)}
 	}
 	return ranges, lines.Err()
 }
