@@ -21,6 +21,7 @@ spec:
       containers:
       - name: hello
         image: proa.local/hello:1
+        env: [{name: QUIET, value: 1s}] # how long nobody must have asked before it stops to listen
         ports: [{name: http, containerPort: 8080}]
         readinessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1}
 ---
