@@ -152,9 +152,11 @@ type Strategy struct {
 
 // Subresource describes one subresource for discovery and, where it is a part of the stored object, its strategy.
 type Subresource struct {
-	Name  string // "status"
-	Kind  schema.GroupVersionKind
-	Verbs []string
+	Name string // "status"
+	Kind schema.GroupVersionKind
+	// Accepts are the kind in other versions that requests may be of.
+	Accepts []schema.GroupVersionKind
+	Verbs   []string
 
 	// Strategy is set where the subresource is a view of the stored object that get, update and patch work on with
 	// the object's own type: status, ephemeralcontainers, resize, finalize, approval. The object's Default applies.

@@ -59,18 +59,25 @@ func (t *Types) AddResource(r *api.Resource) {
 		}
 	}
 	for _, sub := range r.Subresources {
-		if sub.Kind.Kind == "" || t.Recognizes(sub.Kind) || !scheme.Scheme.Recognizes(sub.Kind) {
-			continue
+		t.addKnown(sub.Kind)
+		for _, kind := range sub.Accepts {
+			t.addKnown(kind)
 		}
-		kind := sub.Kind
-		t.add(kind, func() runtime.Object {
-			obj, err := scheme.Scheme.New(kind)
-			if err != nil {
-				panic(err) // Recognizes said that there is such a kind
-			}
-			return obj
-		})
 	}
+}
+
+// addKnown adds a kind whose Go type client-go knows.
+func (t *Types) addKnown(kind schema.GroupVersionKind) {
+	if kind.Kind == "" || t.Recognizes(kind) || !scheme.Scheme.Recognizes(kind) {
+		return
+	}
+	t.add(kind, func() runtime.Object {
+		obj, err := scheme.Scheme.New(kind)
+		if err != nil {
+			panic(err) // Recognizes said that there is such a kind
+		}
+		return obj
+	})
 }
 
 func (t *Types) add(kind schema.GroupVersionKind, make func() runtime.Object) {
