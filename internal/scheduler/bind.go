@@ -98,10 +98,10 @@ func (s *Scheduler) bound(a *attempt, err error) {
 	if s.binding[a.Pod.UID] == a {
 		delete(s.binding, a.Pod.UID)
 	}
+	a.unreserve()
 	if err == nil {
 		return // the informer shows it, or shows that the pod is gone
 	}
-	a.unreserve()
 	if !s.state.Forget(a.Pod.UID) {
 		return // it was seen on a node, or is gone
 	}

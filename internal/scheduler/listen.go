@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/tools/cache"
 
@@ -14,7 +15,7 @@ import (
 
 // listen has the informers put what they see into the mailbox.
 func (s *Scheduler) listen() error {
-	core, apps := s.Informers.Core().V1(), s.Informers.Apps().V1()
+	core, apps, storage := s.Informers.Core().V1(), s.Informers.Apps().V1(), s.Informers.Storage().V1()
 	s.pods, s.budgets = core.Pods().Lister(), s.Informers.Policy().V1().PodDisruptionBudgets().Lister()
 	for _, informer := range []cache.SharedIndexInformer{
 		s.Informers.Policy().V1().PodDisruptionBudgets().Informer(),
@@ -26,6 +27,12 @@ func (s *Scheduler) listen() error {
 		watch(s, core.Pods().Informer(), (*Scheduler).podChanged),
 		watch(s, core.Nodes().Informer(), (*Scheduler).nodeChanged),
 		watch(s, core.Namespaces().Informer(), (*Scheduler).namespaceChanged),
+		watch(s, core.PersistentVolumeClaims().Informer(), (*Scheduler).claimChanged),
+		watch(s, core.PersistentVolumes().Informer(), storageChanged[corev1.PersistentVolume]),
+		watch(s, storage.StorageClasses().Informer(), storageChanged[storagev1.StorageClass]),
+		watch(s, storage.CSINodes().Informer(), storageChanged[storagev1.CSINode]),
+		watch(s, storage.CSIDrivers().Informer(), storageChanged[storagev1.CSIDriver]),
+		watch(s, storage.CSIStorageCapacities().Informer(), storageChanged[storagev1.CSIStorageCapacity]),
 	)
 }
 
@@ -193,4 +200,14 @@ func (s *Scheduler) namespaceChanged(old, now *corev1.Namespace) {
 	if now != nil && (old == nil || !maps.Equal(old.Labels, now.Labels)) {
 		s.event(&framework.Event{Kind: framework.NamespaceSet})
 	}
+}
+
+// storageChanged wakes pods that wait for volumes.
+func storageChanged[T any](s *Scheduler, _, _ *T) {
+	s.event(&framework.Event{Kind: framework.VolumeEvent})
+}
+
+func (s *Scheduler) claimChanged(old, now *corev1.PersistentVolumeClaim) {
+	s.volumes.Changed()
+	storageChanged(s, old, now)
 }

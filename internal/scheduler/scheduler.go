@@ -24,6 +24,7 @@ import (
 type Scheduler struct {
 	Config
 	pods      corelisters.PodLister
+	volumes   *plugins.Volumes
 	budgets   policylisters.PodDisruptionBudgetLister
 	profiles  map[string]*profile
 	mailbox   *mailbox
@@ -50,9 +51,10 @@ func New(c Config) (*Scheduler, error) {
 		Config: c, mailbox: newMailbox(), profiles: map[string]*profile{},
 		state: framework.NewState(), binding: map[types.UID]*attempt{},
 	}
+	s.volumes = plugins.NewVolumes(c.Client, c.Informers)
 	for _, p := range c.Profiles {
 		s.profiles[p.SchedulerName] = &profile{name: p.SchedulerName, recorder: c.Recorder, decider: framework.Decider{
-			Plugins: plugins.Default(p.Plugins, c.Informers), Percentage: p.PercentageOfNodesToScore, Rand: c.Rand,
+			Plugins: plugins.Default(p.Plugins, c.Informers, s.volumes), Percentage: p.PercentageOfNodesToScore, Rand: c.Rand,
 		}}
 	}
 	s.queue = queue.New(s.preEnqueue)

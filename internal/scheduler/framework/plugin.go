@@ -96,7 +96,7 @@ type Scorer interface {
 type Reservation interface {
 	// PreBind makes the reservation real by calls of the API, before the pod is bound. It may take long.
 	PreBind(ctx context.Context) error
-	// Unreserve gives it back.
+	// Unreserve ends it, when the pod is bound or when that failed.
 	Unreserve()
 }
 

@@ -21,7 +21,7 @@ type Config struct {
 
 // Default makes the plugins of a profile in the order in which they run: the cheap ones and those that exclude most first.
 // The informers that they read are requested here.
-func Default(c Config, f informers.SharedInformerFactory) []*framework.Plugin {
+func Default(c Config, f informers.SharedInformerFactory, v *Volumes) []*framework.Plugin {
 	namespaces := f.Core().V1().Namespaces().Lister()
 	return []*framework.Plugin{
 		SchedulingGates(),
@@ -31,6 +31,10 @@ func Default(c Config, f informers.SharedInformerFactory) []*framework.Plugin {
 		NodeAffinity(c.AddedAffinity),
 		NodePorts(),
 		NodeResourcesFit(),
+		VolumeRestrictions(v),
+		NodeVolumeLimits(v),
+		VolumeBinding(v),
+		VolumeZone(v),
 		PodTopologySpread(TopologySpreadConfig{Defaults: c.DefaultConstraints, Siblings: newSiblings(f).selector}),
 		InterPodAffinity(func(name string) labels.Set {
 			if ns, err := namespaces.Get(name); err == nil {
