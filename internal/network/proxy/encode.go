@@ -25,6 +25,9 @@ const (
 // endpoints is the map with the endpoints of the frontends of s.
 func (s set) endpoints() set { return s - setServices + setEndpoints }
 
+// ofEndpoints tells whether s is a map with endpoints.
+func (s set) ofEndpoints() bool { return s >= setEndpoints && s <= setInternalNodePortEndpoints }
+
 // byPort tells whether the keys of a set begin with the protocol instead of an address.
 func (s set) byPort() bool { return setNames[s].key[0] != partAddress }
 

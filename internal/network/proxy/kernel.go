@@ -16,7 +16,7 @@ const elementsPerMessage = 256
 // when it is needed only.
 const socketBuffer = 64 << 20
 
-// kernel writes changes to the tables, one transaction for each set of changes.
+// kernel writes changes to the tables, in one transaction for each set of changes, or in two (see split).
 type kernel struct {
 	layouts map[bool]*layout // by whether it is IPv6
 	// conn is kept open: when a socket is closed, the kernel waits until what was deleted by it is out of use everywhere, for
@@ -39,10 +39,16 @@ func (k *kernel) replace(all changes) error { return k.transact(all, true) }
 
 // apply changes the tables.
 func (k *kernel) apply(c changes) error {
-	if c.empty() {
-		return nil
+	first, second := c.split()
+	for _, part := range []changes{first, second} {
+		if part.empty() {
+			continue
+		}
+		if err := k.transact(part, false); err != nil {
+			return err
+		}
 	}
-	return k.transact(c, false)
+	return nil
 }
 
 func (k *kernel) transact(c changes, create bool) error {

@@ -52,6 +52,25 @@ type transaction struct {
 	classes  map[familyClass]bool         // whether it had it
 }
 
+// split puts off what packets may still look for that are on their way through the rules when these change: a packet may
+// have drawn the last of three endpoints when there are but two, and would be refused if it did not find it. The kernel answers a
+// transaction when no packet is left that began before it, so the second may follow at once.
+func (c changes) split() (first, second changes) {
+	stays := make(map[elementKey]bool, len(c.add))
+	for _, e := range c.add {
+		stays[e.elementKey] = true
+	}
+	first = changes{newClasses: c.newClasses, add: c.add, oldClasses: c.oldClasses}
+	for _, e := range c.remove {
+		if e.set.ofEndpoints() && !stays[e.elementKey] {
+			second.remove = append(second.remove, e)
+		} else {
+			first.remove = append(first.remove, e)
+		}
+	}
+	return first, second
+}
+
 func newLedger() *ledger {
 	return &ledger{services: map[types.NamespacedName]rules{}, held: map[elementKey][]holder{}, classes: map[familyClass]int{}}
 }

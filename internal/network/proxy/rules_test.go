@@ -224,6 +224,26 @@ func TestPlace(t *testing.T) {
 }
 
 // TestLedger applies what the ledger says to maps, as the kernel would, and compares with what a new ledger says.
+// Endpoints that packets on their way may have drawn go after everything else has changed.
+func TestSplit(t *testing.T) {
+	one := func(in set, key, value string) element {
+		return element{elementKey{set: in, key: key}, elementValue{value: value}}
+	}
+	c := changes{
+		newClasses: []familyClass{{class: class{size: 2}}},
+		remove:     []element{one(setServices, "svc", "three"), one(setEndpoints, "svc/0", "a"), one(setEndpoints, "svc/2", "c"), one(setHairpins, "c", "")},
+		add:        []element{one(setServices, "svc", "two"), one(setEndpoints, "svc/0", "d")},
+		oldClasses: []familyClass{{class: class{size: 3}}},
+	}
+	first, second := c.split()
+	if want := (changes{c.newClasses, []element{c.remove[0], c.remove[1], c.remove[3]}, c.add, c.oldClasses}); fmt.Sprint(first) != fmt.Sprint(want) {
+		t.Errorf("first %+v, want %+v", first, want)
+	}
+	if want := (changes{remove: []element{c.remove[2]}}); fmt.Sprint(second) != fmt.Sprint(want) {
+		t.Errorf("second %+v, want %+v", second, want)
+	}
+}
+
 func TestLedger(t *testing.T) {
 	kernel, chains := map[elementKey]elementValue{}, map[familyClass]bool{}
 	l := newLedger()
