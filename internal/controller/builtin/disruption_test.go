@@ -2,6 +2,7 @@ package builtin_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,10 +98,9 @@ func TestEviction(t *testing.T) {
 	for e := range w.ResultChan() {
 		p := e.Object.(*corev1.Pod)
 		if e.Type == "DELETED" {
-			for _, cond := range p.Status.Conditions {
-				if cond.Type == corev1.DisruptionTarget && (cond.Reason != "EvictionByEvictionAPI" || cond.Message != "Eviction API: evicting" || cond.Status != corev1.ConditionTrue) {
-					t.Errorf("condition %+v", cond)
-				}
+			i := slices.IndexFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
+			if i < 0 || p.Status.Conditions[i].Reason != "EvictionByEvictionAPI" || p.Status.Conditions[i].Message != "Eviction API: evicting" || p.Status.Conditions[i].Status != corev1.ConditionTrue {
+				t.Errorf("conditions %+v", p.Status.Conditions)
 			}
 			break
 		}
