@@ -17,7 +17,9 @@ func (s *server) startScheduler(ctx context.Context, group *errgroup.Group) erro
 	if err != nil {
 		return fmt.Errorf("making the scheduler's client: %w", err)
 	}
-	sched, err := scheduler.New(scheduler.Config{Client: client, Informers: s.informers, Log: s.Log.With("component", "scheduler")})
+	sched, err := scheduler.New(scheduler.Config{
+		Client: client, Informers: s.informers, Registerer: s.registry, Log: s.Log.With("component", "scheduler"),
+	})
 	if err != nil {
 		return fmt.Errorf("setting up the scheduler: %w", err)
 	}

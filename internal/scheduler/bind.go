@@ -100,6 +100,7 @@ func (s *Scheduler) bound(a *attempt, err error) {
 	}
 	a.unreserve()
 	if err == nil {
+		s.metrics.waited.Observe(s.Clock.Since(a.Since).Seconds())
 		return // the informer shows it, or shows that the pod is gone
 	}
 	if !s.state.Forget(a.Pod.UID) {

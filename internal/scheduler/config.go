@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -27,6 +28,8 @@ type Config struct {
 	Profiles []Profile
 	// Recorder records events about pods that are not scheduled; nil stands for one that writes events.k8s.io/v1 by Client.
 	Recorder events.EventRecorder
+	// Registerer takes the metrics; nil means that nobody asks for them.
+	Registerer prometheus.Registerer
 	// Clock is the time; nil stands for the real one.
 	Clock clock.WithTicker
 	// Rand gives a number below n, by which ties are broken; nil stands for a random one.

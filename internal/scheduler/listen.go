@@ -72,7 +72,7 @@ func (s *Scheduler) podChanged(old, now *corev1.Pod) {
 	case now.Spec.NodeName != "":
 		s.podAssigned(old, now)
 	case s.profiles[now.Spec.SchedulerName] != nil:
-		s.podPending(now)
+		s.podPending(old, now)
 	}
 }
 
@@ -150,14 +150,16 @@ func less(a, b *framework.Resource) bool {
 }
 
 // podPending takes a pod that waits for a node.
-func (s *Scheduler) podPending(now *corev1.Pod) {
+func (s *Scheduler) podPending(old, now *corev1.Pod) {
 	if a := s.binding[now.UID]; a != nil {
 		return // what it is now is read when the binding fails
 	}
 	p := framework.NewPod(now)
-	if node := now.Status.NominatedNodeName; node != s.state.NominatedNode(now.UID) || node != "" {
-		s.state.Nominate(p, node)
+	node := s.state.NominatedNode(now.UID)
+	if old == nil || old.Status.NominatedNodeName != now.Status.NominatedNodeName {
+		node = now.Status.NominatedNodeName // otherwise what was decided since may not be written yet
 	}
+	s.state.Nominate(p, node)
 	if s.queue.Update(p, nil, s.Clock.Now()) || now.DeletionTimestamp != nil {
 		return
 	}

@@ -31,6 +31,7 @@ func (s *Scheduler) preempt(ctx context.Context, a *attempt, d *framework.Diagno
 		}
 		return nominated, "preemption: " + why
 	}
+	s.metrics.victims.Observe(float64(len(victims.Pods)))
 	s.state.Nominate(a.Pod, victims.Node)
 	s.denominate(a.Pod, victims.Node)
 	// The objects are taken out here: what holds them belongs to this goroutine.

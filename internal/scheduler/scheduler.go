@@ -32,6 +32,7 @@ type Scheduler struct {
 	announcer *announcer
 	statuses  *statusWriter
 	synced    []<-chan struct{}
+	metrics   *metrics
 	// owned waits for all goroutines that Run starts.
 	owned sync.WaitGroup
 
@@ -49,13 +50,18 @@ func New(c Config) (*Scheduler, error) {
 	}
 	s := &Scheduler{
 		Config: c, mailbox: newMailbox(), profiles: map[string]*profile{},
-		state: framework.NewState(), binding: map[types.UID]*attempt{},
+		state: framework.NewState(), binding: map[types.UID]*attempt{}, metrics: newMetrics(),
 	}
 	s.volumes = plugins.NewVolumes(c.Client, c.Informers)
 	for _, p := range c.Profiles {
 		s.profiles[p.SchedulerName] = &profile{name: p.SchedulerName, recorder: c.Recorder, decider: framework.Decider{
 			Plugins: plugins.Default(p.Plugins, c.Informers, s.volumes), Percentage: p.PercentageOfNodesToScore, Rand: c.Rand,
 		}}
+	}
+	if c.Registerer != nil {
+		if err := s.metrics.register(c.Registerer); err != nil {
+			return nil, fmt.Errorf("registering metrics: %w", err)
+		}
 	}
 	s.queue = queue.New(s.preEnqueue)
 	s.binder, s.announcer = newBinder(s), newAnnouncer(s)
@@ -116,6 +122,7 @@ func (s *Scheduler) applyMessages() {
 
 // wait waits until there may be something to do.
 func (s *Scheduler) wait(ctx context.Context) {
+	s.metrics.count(s.queue.Counts())
 	var due <-chan time.Time
 	if next := s.queue.Next(); !next.IsZero() {
 		timer := s.Clock.NewTimer(next.Sub(s.Clock.Now()))
@@ -157,19 +164,27 @@ func (s *Scheduler) schedule(ctx context.Context, e *queue.Entry) {
 			"skip schedule deleting pod: %v/%v", e.Pod.Namespace, e.Pod.Name)
 		return
 	}
+	begun, result := s.Clock.Now(), scheduled
 	r := a.profile.decider.Decide(s.state, e.Pod)
 	switch {
 	case r.Err != nil:
+		result = resultError
 		s.fail(a, r.Err.Error())
 	case r.Node == nil:
+		result = noNode
 		s.unschedulable(ctx, a, &r.Diagnosis)
 	default:
-		s.assume(ctx, a, r.Node)
+		if !s.assume(ctx, a, r.Node) {
+			result = resultError
+		}
 	}
+	s.metrics.attempts.WithLabelValues(a.profile.name, result).Inc()
+	s.metrics.duration.WithLabelValues(a.profile.name, result).Observe(s.Clock.Since(begun).Seconds())
 }
 
-// assume puts the pod on the node as far as decisions go, and has it bound.
-func (s *Scheduler) assume(ctx context.Context, a *attempt, n *framework.Node) {
+// assume puts the pod on the node as far as decisions go, and has it bound. It tells whether all plugins could reserve
+// what they need for that.
+func (s *Scheduler) assume(ctx context.Context, a *attempt, n *framework.Node) bool {
 	c := &framework.Cycle{State: s.state, Pod: a.Pod}
 	a.node = n.Name()
 	for _, plugin := range a.profile.decider.Plugins {
@@ -180,7 +195,7 @@ func (s *Scheduler) assume(ctx context.Context, a *attempt, n *framework.Node) {
 		if status != nil {
 			a.unreserve()
 			s.fail(a, fmt.Sprintf("running Reserve plugin %q: %s", plugin.Name, status.Message()))
-			return
+			return false
 		}
 		if r != nil {
 			a.reservations = append(a.reservations, r)
@@ -190,6 +205,7 @@ func (s *Scheduler) assume(ctx context.Context, a *attempt, n *framework.Node) {
 	s.state.Unnominate(a.Pod.UID)
 	s.binding[a.Pod.UID] = a
 	s.binder.start(ctx, a)
+	return true
 }
 
 func (a *attempt) unreserve() {

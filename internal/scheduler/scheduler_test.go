@@ -38,6 +38,13 @@ func start(t testing.TB, change func(*scheduler.Config)) *cluster {
 	if change != nil {
 		change(&config)
 	}
+	c.run(t, config)
+	return c
+}
+
+// run runs a scheduler until the test ends.
+func (c *cluster) run(t testing.TB, config scheduler.Config) {
+	t.Helper()
 	s, err := scheduler.New(config)
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +58,6 @@ func start(t testing.TB, change func(*scheduler.Config)) *cluster {
 			t.Errorf("running the scheduler: %v", err)
 		}
 	})
-	return c
 }
 
 func (c *cluster) node(t testing.TB, name, cpu string, change ...func(*corev1.Node)) {
