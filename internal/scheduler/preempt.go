@@ -25,7 +25,7 @@ func (s *Scheduler) preempt(ctx context.Context, a *attempt, d *framework.Diagno
 	}
 	victims, why := preemption.Decide(preemption.Request{State: s.state, Pod: a.Pod, Diagnosis: d, Budgets: budgets, Rand: s.Rand})
 	if victims == nil {
-		if s.state.NominatedNode(a.Pod.UID) != "" && !waitsForVictims(why) {
+		if s.state.NominatedNode(a.Pod.UID) != "" && why != preemption.Waits {
 			s.state.Unnominate(a.Pod.UID)
 			nominated = ptr.To("")
 		}
@@ -46,11 +46,6 @@ func (s *Scheduler) preempt(ctx context.Context, a *attempt, d *framework.Diagno
 		}
 	})
 	return &victims.Node, ""
-}
-
-// waitsForVictims tells whether the pod keeps its nomination although it may not preempt.
-func waitsForVictims(why string) bool {
-	return why == "not eligible due to a terminating pod on the nominated node."
 }
 
 // denominate ends the reservations that less important pods have on a node: they are to look again.

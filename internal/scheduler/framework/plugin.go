@@ -115,7 +115,6 @@ const (
 	NodeAllocatable
 	NodeLabels
 	NodeTaints // taints and spec.unschedulable
-	NodeConditions
 	NodeRemoved
 	PodAssigned  // a pod was seen on a node for the first time
 	PodLabels    // of a pod on a node

@@ -31,6 +31,9 @@ type Request struct {
 	Rand func(n int) int
 }
 
+// Waits is the answer for a pod that keeps its nomination although it may not preempt: its victims are not gone yet.
+const Waits = "not eligible due to a terminating pod on the nominated node."
+
 // Victims are the pods that go.
 type Victims struct {
 	Node string
@@ -109,7 +112,7 @@ func (r *Request) ineligible() string {
 	}
 	for _, q := range n.Pods {
 		if q.PodPriority < r.Pod.PodPriority && q.DeletionTimestamp != nil && preempted(q.Pod) {
-			return "not eligible due to a terminating pod on the nominated node."
+			return Waits
 		}
 	}
 	return ""

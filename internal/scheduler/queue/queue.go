@@ -293,9 +293,6 @@ func backoffOf(attempts int) time.Duration {
 	return min(d, MaxBackoff)
 }
 
-// Get is the entry of a pod in the queue, nil if there is none.
-func (q *Queue) Get(uid types.UID) *Entry { return q.entries[uid] }
-
 // Counts are the numbers of pods in the queue by place.
 type Counts struct{ Active, Backoff, Unschedulable, Gated int }
 
