@@ -96,6 +96,10 @@ func (b *balancer) sync(ctx context.Context, _ string) error {
 	if err != nil {
 		return err
 	}
+	if !slices.ContainsFunc(services, concerns) {
+		b.forget(nil)
+		return nil // as in most clusters; nodes may be many, and change often
+	}
 	nodes, err := b.nodes.List(labels.Everything())
 	if err != nil {
 		return err
