@@ -103,7 +103,7 @@ func setIfNil[T any](p **T, value T) {
 
 func deploymentBetas() []api.Version {
 	v1beta2 := api.NewVersion[appsv1beta2.Deployment, appsv1beta2.DeploymentList, appsv1.Deployment](
-		appsv1beta2.SchemeGroupVersion, deploymentFromV1beta2, deploymentToV1beta2)
+		appsv1beta2.SchemeGroupVersion, convertShape[*appsv1beta2.Deployment, *appsv1.Deployment], convertShape[*appsv1.Deployment, *appsv1beta2.Deployment])
 	v1beta1 := api.NewVersion[appsv1beta1.Deployment, appsv1beta1.DeploymentList, appsv1.Deployment](
 		appsv1beta1.SchemeGroupVersion, deploymentFromV1beta1, deploymentToV1beta1)
 	v1beta1.Default = func(obj runtime.Object) {

@@ -7,7 +7,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	appsv1beta1 "k8s.io/api/apps/v1beta1"
-	appsv1beta2 "k8s.io/api/apps/v1beta2"
 	extensionsv1beta1 "k8s.io/api/extensions/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -41,121 +40,19 @@ func takeRollbackTo(meta *metav1.ObjectMeta) (revision int64, ok bool, err error
 	return revision, true, nil
 }
 
-func deploymentFromV1beta2(in *appsv1beta2.Deployment, out *appsv1.Deployment) error {
-	s := &in.Spec
-	*out = appsv1.Deployment{
-		ObjectMeta: in.ObjectMeta,
-		Spec: appsv1.DeploymentSpec{
-			Replicas: s.Replicas, Selector: s.Selector, Template: s.Template,
-			Strategy: appsv1.DeploymentStrategy{
-				Type:          appsv1.DeploymentStrategyType(s.Strategy.Type),
-				RollingUpdate: (*appsv1.RollingUpdateDeployment)(s.Strategy.RollingUpdate),
-			},
-			MinReadySeconds: s.MinReadySeconds, RevisionHistoryLimit: s.RevisionHistoryLimit, Paused: s.Paused,
-			ProgressDeadlineSeconds: s.ProgressDeadlineSeconds,
-		},
-		Status: appsv1.DeploymentStatus{
-			ObservedGeneration: in.Status.ObservedGeneration, Replicas: in.Status.Replicas,
-			UpdatedReplicas: in.Status.UpdatedReplicas, ReadyReplicas: in.Status.ReadyReplicas,
-			AvailableReplicas: in.Status.AvailableReplicas, UnavailableReplicas: in.Status.UnavailableReplicas,
-			TerminatingReplicas: in.Status.TerminatingReplicas, CollisionCount: in.Status.CollisionCount,
-		},
-	}
-	for _, c := range in.Status.Conditions {
-		out.Status.Conditions = append(out.Status.Conditions, appsv1.DeploymentCondition{
-			Type: appsv1.DeploymentConditionType(c.Type), Status: c.Status, LastUpdateTime: c.LastUpdateTime,
-			LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message,
-		})
-	}
-	return nil
-}
-
-func deploymentToV1beta2(in *appsv1.Deployment, out *appsv1beta2.Deployment) error {
-	s := &in.Spec
-	*out = appsv1beta2.Deployment{
-		ObjectMeta: in.ObjectMeta,
-		Spec: appsv1beta2.DeploymentSpec{
-			Replicas: s.Replicas, Selector: s.Selector, Template: s.Template,
-			Strategy: appsv1beta2.DeploymentStrategy{
-				Type:          appsv1beta2.DeploymentStrategyType(s.Strategy.Type),
-				RollingUpdate: (*appsv1beta2.RollingUpdateDeployment)(s.Strategy.RollingUpdate),
-			},
-			MinReadySeconds: s.MinReadySeconds, RevisionHistoryLimit: s.RevisionHistoryLimit, Paused: s.Paused,
-			ProgressDeadlineSeconds: s.ProgressDeadlineSeconds,
-		},
-		Status: appsv1beta2.DeploymentStatus{
-			ObservedGeneration: in.Status.ObservedGeneration, Replicas: in.Status.Replicas,
-			UpdatedReplicas: in.Status.UpdatedReplicas, ReadyReplicas: in.Status.ReadyReplicas,
-			AvailableReplicas: in.Status.AvailableReplicas, UnavailableReplicas: in.Status.UnavailableReplicas,
-			TerminatingReplicas: in.Status.TerminatingReplicas, CollisionCount: in.Status.CollisionCount,
-		},
-	}
-	for _, c := range in.Status.Conditions {
-		out.Status.Conditions = append(out.Status.Conditions, appsv1beta2.DeploymentCondition{
-			Type: appsv1beta2.DeploymentConditionType(c.Type), Status: c.Status, LastUpdateTime: c.LastUpdateTime,
-			LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message,
-		})
-	}
-	return nil
-}
-
 func deploymentFromV1beta1(in *appsv1beta1.Deployment, out *appsv1.Deployment) error {
-	s := &in.Spec
-	*out = appsv1.Deployment{
-		ObjectMeta: in.ObjectMeta,
-		Spec: appsv1.DeploymentSpec{
-			Replicas: s.Replicas, Selector: s.Selector, Template: s.Template,
-			Strategy: appsv1.DeploymentStrategy{
-				Type:          appsv1.DeploymentStrategyType(s.Strategy.Type),
-				RollingUpdate: (*appsv1.RollingUpdateDeployment)(s.Strategy.RollingUpdate),
-			},
-			MinReadySeconds: s.MinReadySeconds, RevisionHistoryLimit: s.RevisionHistoryLimit, Paused: s.Paused,
-			ProgressDeadlineSeconds: s.ProgressDeadlineSeconds,
-		},
-		Status: appsv1.DeploymentStatus{
-			ObservedGeneration: in.Status.ObservedGeneration, Replicas: in.Status.Replicas,
-			UpdatedReplicas: in.Status.UpdatedReplicas, ReadyReplicas: in.Status.ReadyReplicas,
-			AvailableReplicas: in.Status.AvailableReplicas, UnavailableReplicas: in.Status.UnavailableReplicas,
-			TerminatingReplicas: in.Status.TerminatingReplicas, CollisionCount: in.Status.CollisionCount,
-		},
+	if err := convertShape(in, out); err != nil {
+		return err
 	}
-	for _, c := range in.Status.Conditions {
-		out.Status.Conditions = append(out.Status.Conditions, appsv1.DeploymentCondition{
-			Type: appsv1.DeploymentConditionType(c.Type), Status: c.Status, LastUpdateTime: c.LastUpdateTime,
-			LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message,
-		})
-	}
-	if s.RollbackTo != nil {
-		rollbackToAnnotation(&out.ObjectMeta, s.RollbackTo.Revision)
+	if to := in.Spec.RollbackTo; to != nil {
+		rollbackToAnnotation(&out.ObjectMeta, to.Revision)
 	}
 	return nil
 }
 
 func deploymentToV1beta1(in *appsv1.Deployment, out *appsv1beta1.Deployment) error {
-	s := &in.Spec
-	*out = appsv1beta1.Deployment{
-		ObjectMeta: in.ObjectMeta,
-		Spec: appsv1beta1.DeploymentSpec{
-			Replicas: s.Replicas, Selector: s.Selector, Template: s.Template,
-			Strategy: appsv1beta1.DeploymentStrategy{
-				Type:          appsv1beta1.DeploymentStrategyType(s.Strategy.Type),
-				RollingUpdate: (*appsv1beta1.RollingUpdateDeployment)(s.Strategy.RollingUpdate),
-			},
-			MinReadySeconds: s.MinReadySeconds, RevisionHistoryLimit: s.RevisionHistoryLimit, Paused: s.Paused,
-			ProgressDeadlineSeconds: s.ProgressDeadlineSeconds,
-		},
-		Status: appsv1beta1.DeploymentStatus{
-			ObservedGeneration: in.Status.ObservedGeneration, Replicas: in.Status.Replicas,
-			UpdatedReplicas: in.Status.UpdatedReplicas, ReadyReplicas: in.Status.ReadyReplicas,
-			AvailableReplicas: in.Status.AvailableReplicas, UnavailableReplicas: in.Status.UnavailableReplicas,
-			TerminatingReplicas: in.Status.TerminatingReplicas, CollisionCount: in.Status.CollisionCount,
-		},
-	}
-	for _, c := range in.Status.Conditions {
-		out.Status.Conditions = append(out.Status.Conditions, appsv1beta1.DeploymentCondition{
-			Type: appsv1beta1.DeploymentConditionType(c.Type), Status: c.Status, LastUpdateTime: c.LastUpdateTime,
-			LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message,
-		})
+	if err := convertShape(in, out); err != nil {
+		return err
 	}
 	revision, ok, err := takeRollbackTo(&out.ObjectMeta)
 	if ok {
@@ -165,62 +62,18 @@ func deploymentToV1beta1(in *appsv1.Deployment, out *appsv1beta1.Deployment) err
 }
 
 func deploymentFromExtensions(in *extensionsv1beta1.Deployment, out *appsv1.Deployment) error {
-	s := &in.Spec
-	*out = appsv1.Deployment{
-		ObjectMeta: in.ObjectMeta,
-		Spec: appsv1.DeploymentSpec{
-			Replicas: s.Replicas, Selector: s.Selector, Template: s.Template,
-			Strategy: appsv1.DeploymentStrategy{
-				Type:          appsv1.DeploymentStrategyType(s.Strategy.Type),
-				RollingUpdate: (*appsv1.RollingUpdateDeployment)(s.Strategy.RollingUpdate),
-			},
-			MinReadySeconds: s.MinReadySeconds, RevisionHistoryLimit: s.RevisionHistoryLimit, Paused: s.Paused,
-			ProgressDeadlineSeconds: s.ProgressDeadlineSeconds,
-		},
-		Status: appsv1.DeploymentStatus{
-			ObservedGeneration: in.Status.ObservedGeneration, Replicas: in.Status.Replicas,
-			UpdatedReplicas: in.Status.UpdatedReplicas, ReadyReplicas: in.Status.ReadyReplicas,
-			AvailableReplicas: in.Status.AvailableReplicas, UnavailableReplicas: in.Status.UnavailableReplicas,
-			TerminatingReplicas: in.Status.TerminatingReplicas, CollisionCount: in.Status.CollisionCount,
-		},
+	if err := convertShape(in, out); err != nil {
+		return err
 	}
-	for _, c := range in.Status.Conditions {
-		out.Status.Conditions = append(out.Status.Conditions, appsv1.DeploymentCondition{
-			Type: appsv1.DeploymentConditionType(c.Type), Status: c.Status, LastUpdateTime: c.LastUpdateTime,
-			LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message,
-		})
-	}
-	if s.RollbackTo != nil {
-		rollbackToAnnotation(&out.ObjectMeta, s.RollbackTo.Revision)
+	if to := in.Spec.RollbackTo; to != nil {
+		rollbackToAnnotation(&out.ObjectMeta, to.Revision)
 	}
 	return nil
 }
 
 func deploymentToExtensions(in *appsv1.Deployment, out *extensionsv1beta1.Deployment) error {
-	s := &in.Spec
-	*out = extensionsv1beta1.Deployment{
-		ObjectMeta: in.ObjectMeta,
-		Spec: extensionsv1beta1.DeploymentSpec{
-			Replicas: s.Replicas, Selector: s.Selector, Template: s.Template,
-			Strategy: extensionsv1beta1.DeploymentStrategy{
-				Type:          extensionsv1beta1.DeploymentStrategyType(s.Strategy.Type),
-				RollingUpdate: (*extensionsv1beta1.RollingUpdateDeployment)(s.Strategy.RollingUpdate),
-			},
-			MinReadySeconds: s.MinReadySeconds, RevisionHistoryLimit: s.RevisionHistoryLimit, Paused: s.Paused,
-			ProgressDeadlineSeconds: s.ProgressDeadlineSeconds,
-		},
-		Status: extensionsv1beta1.DeploymentStatus{
-			ObservedGeneration: in.Status.ObservedGeneration, Replicas: in.Status.Replicas,
-			UpdatedReplicas: in.Status.UpdatedReplicas, ReadyReplicas: in.Status.ReadyReplicas,
-			AvailableReplicas: in.Status.AvailableReplicas, UnavailableReplicas: in.Status.UnavailableReplicas,
-			TerminatingReplicas: in.Status.TerminatingReplicas, CollisionCount: in.Status.CollisionCount,
-		},
-	}
-	for _, c := range in.Status.Conditions {
-		out.Status.Conditions = append(out.Status.Conditions, extensionsv1beta1.DeploymentCondition{
-			Type: extensionsv1beta1.DeploymentConditionType(c.Type), Status: c.Status, LastUpdateTime: c.LastUpdateTime,
-			LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message,
-		})
+	if err := convertShape(in, out); err != nil {
+		return err
 	}
 	revision, ok, err := takeRollbackTo(&out.ObjectMeta)
 	if ok {

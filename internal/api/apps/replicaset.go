@@ -28,7 +28,7 @@ var replicaSetVersions = []string{"apps/v1", "apps/v1beta2", "extensions/v1beta1
 func ReplicaSet() *api.Resource {
 	kind := appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
 	extensions := api.NewVersion[extensionsv1beta1.ReplicaSet, extensionsv1beta1.ReplicaSetList, appsv1.ReplicaSet](
-		extensionsv1beta1.SchemeGroupVersion, replicaSetFromExtensions, replicaSetToExtensions)
+		extensionsv1beta1.SchemeGroupVersion, convertShape[*extensionsv1beta1.ReplicaSet, *appsv1.ReplicaSet], convertShape[*appsv1.ReplicaSet, *extensionsv1beta1.ReplicaSet])
 	extensions.Default = func(obj runtime.Object) {
 		rs := obj.(*extensionsv1beta1.ReplicaSet)
 		selectFromTemplate(&rs.ObjectMeta, &rs.Spec.Selector, &rs.Spec.Template)
@@ -40,7 +40,7 @@ func ReplicaSet() *api.Resource {
 		Prefix:     "replicasets",
 		Versions: api.OrphanByDefault(
 			api.NewVersion[appsv1beta2.ReplicaSet, appsv1beta2.ReplicaSetList, appsv1.ReplicaSet](
-				appsv1beta2.SchemeGroupVersion, replicaSetFromV1beta2, replicaSetToV1beta2),
+				appsv1beta2.SchemeGroupVersion, convertShape[*appsv1beta2.ReplicaSet, *appsv1.ReplicaSet], convertShape[*appsv1.ReplicaSet, *appsv1beta2.ReplicaSet]),
 			extensions,
 		),
 		Strategy: api.Typed[*appsv1.ReplicaSet]{
