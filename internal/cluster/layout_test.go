@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -79,5 +80,28 @@ func TestChooseSlot(t *testing.T) {
 	}
 	if s := Slot(0); s.ClusterCIDR() != "10.244.0.0/16" || s.ServiceCIDR() != "10.96.0.0/16" || s.APIPort() != 6443 || s.KubeletPort() != 10250 {
 		t.Errorf("slot 0 is %s %s %d %d", s.ClusterCIDR(), s.ServiceCIDR(), s.APIPort(), s.KubeletPort())
+	}
+}
+
+// Only one process runs a cluster, and anybody can tell which.
+func TestClaim(t *testing.T) {
+	dir := t.TempDir()
+	l := Layout{Name: "x", DataDir: dir + "/data", RunDir: dir + "/run"}
+	if pid := Running(l); pid != 0 {
+		t.Errorf("before: process %d", pid)
+	}
+	lock, err := claim(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid := Running(l); pid != os.Getpid() {
+		t.Errorf("process %d, want %d", pid, os.Getpid())
+	}
+	if _, err := claim(l); err == nil || !strings.Contains(err.Error(), "is running already") {
+		t.Errorf("a second claim: %v", err)
+	}
+	lock.Close()
+	if pid := Running(l); pid != 0 {
+		t.Errorf("after: process %d", pid)
 	}
 }

@@ -98,10 +98,7 @@ func (s *server) runNode(ctx context.Context) error {
 // RunAgent runs a node of a cluster whose server is on the same machine, until ctx ends or a part of it fails.
 func RunAgent(ctx context.Context, c AgentConfig) error {
 	notify := newNotifier()
-	if err := c.Layout.MakeDirs(); err != nil {
-		return fmt.Errorf("making directories: %w", err)
-	}
-	lock, err := lockCluster(c.Layout)
+	lock, err := claim(c.Layout)
 	if err != nil {
 		return err
 	}

@@ -54,10 +54,7 @@ type server struct {
 // RunServer runs the control plane, and a node unless it is disabled, until ctx ends or a part of it fails.
 func RunServer(ctx context.Context, c ServerConfig) (err error) {
 	notify := newNotifier()
-	if err := c.Layout.MakeDirs(); err != nil {
-		return fmt.Errorf("making directories: %w", err)
-	}
-	lock, err := lockCluster(c.Layout)
+	lock, err := claim(c.Layout)
 	if err != nil {
 		return err
 	}

@@ -135,8 +135,12 @@ func lockFile(path string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// lockCluster takes the cluster's lock for this process and notes its process id, so that only one process runs the cluster.
-func lockCluster(l Layout) (*os.File, error) {
+// claim makes the cluster's directories, takes its lock for this process and notes the process id, so that only one process runs
+// the cluster. The claim ends when the file is closed.
+func claim(l Layout) (*os.File, error) {
+	if err := l.MakeDirs(); err != nil {
+		return nil, fmt.Errorf("making directories: %w", err)
+	}
 	f, err := lockFile(l.LockFile(), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, errLocked) {
 		return nil, fmt.Errorf("cluster %q is running already (process %d): end it with 'proa down --name %s'", l.Name, readPID(l.LockFile()), l.Name)
