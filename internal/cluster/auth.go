@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/pprof"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -200,6 +201,10 @@ func (s *server) extraHandlers() (map[string]http.Handler, error) {
 		"/openapi/v3/": docs,
 		"/metrics":     promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}),
 	}
+	// As upstream's servers, this one shows what it spends time and memory on to who may ask.
+	extra["/debug/pprof/"] = http.HandlerFunc(pprof.Index)
+	extra["/debug/pprof/profile"] = http.HandlerFunc(pprof.Profile)
+	extra["/debug/pprof/trace"] = http.HandlerFunc(pprof.Trace)
 	discovery, err := s.auth.tokens.Discovery("")
 	if err != nil {
 		return nil, fmt.Errorf("setting up the discovery of token keys: %w", err)
