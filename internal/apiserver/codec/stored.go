@@ -27,11 +27,24 @@ func (t *Types) Stored(r *api.Resource) store.Resource {
 	}
 }
 
+// protoMessage is what the Go types of k8s.io/api are.
+type protoMessage interface {
+	runtime.ProtobufMarshaller
+	Size() int
+}
+
+// envelopeSize is enough for the envelope around a message: its first four bytes, apiVersion and kind, and the lengths.
+const envelopeSize = 96
+
 func (t *Types) encodeStored(r *api.Resource, obj runtime.Object) ([]byte, error) {
 	obj.GetObjectKind().SetGroupVersionKind(r.Hub.WithKind(r.Kind))
-	var buf bytes.Buffer
-	if _, ok := obj.(runtime.ProtobufMarshaller); ok {
-		if err := t.proto.Encode(obj, &buf); err != nil {
+	if m, ok := obj.(protoMessage); ok {
+		// The cache keeps what is returned: it is allocated once and in its size, and what it is made in is used again.
+		var buf bytes.Buffer
+		buf.Grow(m.Size() + envelopeSize)
+		memory := runtime.AllocatorPool.Get().(*runtime.Allocator)
+		defer runtime.AllocatorPool.Put(memory)
+		if err := t.proto.EncodeWithAllocator(obj, &buf, memory); err != nil {
 			return nil, fmt.Errorf("encoding a %s to store it: %w", r.Kind, err)
 		}
 		return buf.Bytes(), nil
