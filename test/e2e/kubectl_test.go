@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -211,6 +212,12 @@ spec:
 			t.Errorf("exit code: %v %s", err, out)
 		}
 		// script gives kubectl the terminal that -t asks for.
+		inner := s.kubectlCmd(ctx, "-n", s.namespace, "exec", "-i", "-t", "web", "--", "sh", "-c", "tty; stty size")
+		terminal := exec.CommandContext(ctx, "script", "-q", "-e", "-c", "stty rows 33 cols 77; "+strings.Replace(strings.Join(inner.Args, " "), "tty; stty size", "'tty; stty size'", 1), "/dev/null")
+		terminal.Env = inner.Env
+		if out, err := output(terminal); err != nil || !strings.Contains(out, "/dev/pts/0") || !strings.Contains(out, "33 77") {
+			t.Errorf("exec -it: %q, %v", out, err)
+		}
 		if out := s.kubectl("exec", "web", "--", "sh", "-c", "tty || true"); !strings.Contains(out, "not a tty") {
 			t.Errorf("without -t there is a terminal: %s", out)
 		}
@@ -315,4 +322,36 @@ func TestBadManifests(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Images that were loaded are listed, can be removed, and can be loaded again.
+func TestImages(t *testing.T) {
+	t.Parallel()
+	s := shared.in(t)
+	const image = "docker.io/library/busybox:latest" // the other tests use another tag
+	list := func() string {
+		out, err := s.command(t.Context(), "image", "list")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	s.matches(list(), "^"+image+" sha256:[0-9a-f]+ ")
+	if _, err := s.command(t.Context(), "image", "remove", image); err != nil {
+		t.Fatal(err)
+	}
+	if out := list(); strings.Contains(out, image) || !strings.Contains(out, "busybox:1.36") {
+		t.Errorf("after its removal:\n%s", out)
+	}
+	s.kubectl("run", "gone", "--image=busybox:latest", "--image-pull-policy=Never", "--restart=Never", "--", "true")
+	s.eventually("the image is missed", func() error {
+		if out := s.kubectl("get", "pod", "gone"); !strings.Contains(out, "ErrImageNeverPull") {
+			return fmt.Errorf("pod:\n%s", out)
+		}
+		return nil
+	})
+	if out, err := s.command(t.Context(), "image", "load", filepath.Join(root(), "build", "images", "busybox.tar")); err != nil || !strings.Contains(out, image) {
+		t.Errorf("loading: %s %v", out, err)
+	}
+	s.waitFor("jsonpath={.status.phase}=Succeeded", "pod/gone")
 }
