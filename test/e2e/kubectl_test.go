@@ -212,8 +212,9 @@ spec:
 			t.Errorf("exit code: %v %s", err, out)
 		}
 		// script gives kubectl the terminal that -t asks for.
-		inner := s.kubectlCmd(ctx, "-n", s.namespace, "exec", "-i", "-t", "web", "--", "sh", "-c", "tty; stty size")
-		terminal := exec.CommandContext(ctx, "script", "-q", "-e", "-c", "stty rows 33 cols 77; "+strings.Replace(strings.Join(inner.Args, " "), "tty; stty size", "'tty; stty size'", 1), "/dev/null")
+		// Word of its size comes after the command has begun.
+		inner := s.kubectlCmd(ctx, "-n", s.namespace, "exec", "-i", "-t", "web", "--", "sh", "-c", `'tty; until stty size 2>/dev/null | grep "33 77"; do usleep 10000; done'`)
+		terminal := exec.CommandContext(ctx, "script", "-q", "-e", "-c", "stty rows 33 cols 77; "+strings.Join(inner.Args, " "), "/dev/null")
 		terminal.Env = inner.Env
 		if out, err := output(terminal); err != nil || !strings.Contains(out, "/dev/pts/0") || !strings.Contains(out, "33 77") {
 			t.Errorf("exec -it: %q, %v", out, err)
