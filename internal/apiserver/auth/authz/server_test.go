@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"os"
@@ -298,6 +299,12 @@ func TestServiceAccounts(t *testing.T) {
 	c.must(err)
 	zero := int64(0)
 	c.must(admin.CoreV1().Pods("dev").Delete(c.ctx, "p", metav1.DeleteOptions{GracePeriodSeconds: &zero}))
+	c.eventually(func() error { // tokens are checked against the cache, which hears of the end a moment later
+		if _, err := admin.CoreV1().Pods("dev").Get(c.ctx, "p", metav1.GetOptions{ResourceVersion: "0"}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("the cache still has the pod: %v", err)
+		}
+		return nil
+	})
 	if _, err := c.withToken(second.Status.Token).Discovery().ServerVersion(); !apierrors.IsUnauthorized(err) {
 		t.Errorf("the token of a deleted pod: %v", err)
 	}
