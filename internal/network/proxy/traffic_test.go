@@ -53,8 +53,8 @@ func TestNodePort(t *testing.T) {
 	if answer, err := ask(here, "tcp", "192.0.2.1:30003"); err != nil || answer != "a 10.244.3.1" {
 		t.Errorf("policy Local without endpoints here, from the node: %q, %v", answer, err)
 	}
-	if answer, err := ask(w.outside, "tcp", "192.0.2.1:30003"); err == nil || refused(err) {
-		t.Errorf("policy Local without endpoints here, from outside: %q, %v; want silence", answer, err)
+	if !silent(w.outside, "tcp", "192.0.2.1:30003") {
+		t.Errorf("policy Local without endpoints here, from outside: somebody answers")
 	}
 }
 
@@ -71,8 +71,8 @@ func TestLoadBalancer(t *testing.T) {
 	if answer, err := ask(w.here(), "tcp", "192.0.2.1:80"); err != nil || !strings.HasPrefix(answer, "a ") {
 		t.Errorf("from the node: %q, %v", answer, err)
 	}
-	if answer, err := ask(w.outside, "tcp", "192.0.2.1:80"); err == nil || refused(err) {
-		t.Errorf("from an address that is not allowed: %q, %v; want silence", answer, err)
+	if !silent(w.outside, "tcp", "192.0.2.1:80") {
+		t.Errorf("from an address that is not allowed: somebody answers")
 	}
 	lb.Spec.LoadBalancerSourceRanges = append(lb.Spec.LoadBalancerSourceRanges, "192.0.2.0/30")
 	w.put(lb)
@@ -144,6 +144,26 @@ func TestSessionAffinity(t *testing.T) {
 	}
 }
 
+// afterRefusals sends one packet and returns its answer; what came of earlier packets is passed over.
+func afterRefusals(c net.Conn) (string, error) {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	_, err := c.Write([]byte("?"))
+	for refused(err) {
+		_, err = c.Write([]byte("?"))
+	}
+	buffer := make([]byte, 100)
+	n := 0
+	if err == nil {
+		n, err = c.Read(buffer)
+	}
+	for refused(err) {
+		n, err = c.Read(buffer)
+	}
+	return string(buffer[:n]), err
+}
+
 // TestStaleUDP has a client that keeps sending from one port.
 func TestStaleUDP(t *testing.T) {
 	w := newWorld(t)
@@ -167,11 +187,7 @@ func TestStaleUDP(t *testing.T) {
 	for _, step := range []struct{ endpoint, want string }{{"10.244.3.11", "a"}, {"10.244.3.12", "b"}, {"10.244.3.11", "a"}} {
 		w.put(dns, slice(dns, step.endpoint))
 		for _, c := range conns {
-			var answer string
-			err := converse(c, "udp", &answer)
-			for refused(err) { // what came of the first packet
-				err = converse(c, "udp", &answer)
-			}
+			answer, err := afterRefusals(c)
 			if err != nil || !strings.HasPrefix(answer, step.want) {
 				t.Errorf("%s: endpoint is %s, but got %q, %v", c.RemoteAddr(), step.endpoint, answer, err)
 			}
@@ -196,7 +212,7 @@ func TestRestart(t *testing.T) {
 	w.put(web, slice(web, "10.244.3.11"))
 	var c net.Conn
 	must(t, in(client, func() (err error) {
-		c, err = net.DialTimeout("tcp", "10.96.0.7:80", time.Second)
+		c, err = net.DialTimeout("tcp", "10.96.0.7:80", patience)
 		return err
 	}))
 	defer c.Close()
@@ -211,12 +227,12 @@ func TestRestart(t *testing.T) {
 	w.put(web, slice(web, "10.244.3.11"), other, slice(other, "10.244.3.11"))
 	_, err = c.Write([]byte("still here"))
 	must(t, err)
-	must(t, server.SetReadDeadline(time.Now().Add(time.Second)))
+	must(t, server.SetReadDeadline(time.Now().Add(patience)))
 	if got, err := io.ReadAll(io.LimitReader(server, 10)); err != nil || string(got) != "still here" {
 		t.Errorf("%q, %v", got, err)
 	}
 	if err := in(client, func() error {
-		c, err := net.DialTimeout("tcp", "10.96.0.8:80", time.Second)
+		c, err := net.DialTimeout("tcp", "10.96.0.8:80", patience)
 		if err == nil {
 			c.Close()
 		}
@@ -285,12 +301,12 @@ func TestHealthCheck(t *testing.T) {
 	check := func() (status int, endpoints float64) {
 		t.Helper()
 		must(t, in(w.outside, func() error {
-			c, err := net.DialTimeout("tcp", "192.0.2.1:31000", time.Second)
+			c, err := net.DialTimeout("tcp", "192.0.2.1:31000", patience)
 			if err != nil {
 				return err
 			}
 			transport := &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
-			resp, err := (&http.Client{Transport: transport, Timeout: time.Second}).Get("http://192.0.2.1:31000/healthz")
+			resp, err := (&http.Client{Transport: transport, Timeout: patience}).Get("http://192.0.2.1:31000/healthz")
 			if err != nil {
 				return err
 			}

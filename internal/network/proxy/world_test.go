@@ -123,6 +123,24 @@ func setUp(name string) error {
 	return netlink.LinkSetUp(link)
 }
 
+// waitUntilUp waits until a link forwards: the kernel announces a carrier later than it has it, and drops packets until then.
+func (w *world) waitUntilUp(name string) {
+	w.t.Helper()
+	changes, done := make(chan netlink.LinkUpdate), make(chan struct{})
+	defer close(done)
+	must(w.t, netlink.LinkSubscribeWithOptions(changes, done, netlink.LinkSubscribeOptions{ListExisting: true}))
+	for {
+		select {
+		case change := <-changes:
+			if attrs := change.Attrs(); attrs.Name == name && attrs.OperState == netlink.OperUp {
+				return
+			}
+		case <-time.After(patience):
+			w.t.Fatalf("%s does not come up", name)
+		}
+	}
+}
+
 // link makes a pair of links between the node and a namespace, with addresses on both ends and default routes.
 func (w *world) link(name, bridge string, ns netns.NsHandle, here, there []string, gateways ...string) {
 	w.t.Helper()
@@ -152,6 +170,7 @@ func (w *world) link(name, bridge string, ns netns.NsHandle, here, there []strin
 		}
 		return nil
 	}))
+	w.waitUntilUp(name)
 }
 
 func addAddresses(name string, addrs []string) error {
@@ -228,10 +247,23 @@ func host(a net.Addr) string {
 	return h
 }
 
+// patience is how long an answer may take: a first packet that is lost on a busy machine is sent again after a second.
+const patience = 5 * time.Second
+
 // ask connects from a namespace and returns what the server says: its name and the address that it sees.
 func ask(ns netns.NsHandle, network, address string) (answer string, err error) {
+	return askWithin(patience, ns, network, address)
+}
+
+// silent says whether nobody answers at all, not even with a refusal.
+func silent(ns netns.NsHandle, network, address string) bool {
+	_, err := askWithin(time.Second, ns, network, address)
+	return err != nil && !refused(err)
+}
+
+func askWithin(limit time.Duration, ns netns.NsHandle, network, address string) (answer string, err error) {
 	err = in(ns, func() error {
-		c, err := net.DialTimeout(network, address, time.Second)
+		c, err := net.DialTimeout(network, address, limit)
 		if err != nil {
 			return err
 		}
@@ -242,7 +274,7 @@ func ask(ns netns.NsHandle, network, address string) (answer string, err error) 
 }
 
 func converse(c net.Conn, network string, answer *string) error {
-	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	if strings.HasPrefix(network, "udp") {
