@@ -195,7 +195,7 @@ func TestForeignRevision(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			l, err := c.List(ctx, ListOptions{})
 			if err != nil || l.Rev < resp.Header.Revision {
