@@ -194,16 +194,18 @@ func namespaceRoles() []*rbacv1.Role {
 	role := func(namespace, name string, rules ...rbacv1.PolicyRule) *rbacv1.Role {
 		return &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Rules: rules}
 	}
+	elections := []rbacv1.PolicyRule{
+		rule("create get list update watch", "coordination.k8s.io", "leases"),
+		rule("create get list update watch", "coordination.k8s.io", "leasecandidates"),
+	}
 	return []*rbacv1.Role{
 		role(metav1.NamespaceSystem, "extension-apiserver-authentication-reader",
 			rule(read, core, "configmaps", "extension-apiserver-authentication")),
 		role(metav1.NamespaceSystem, "system:controller:bootstrap-signer", rule(read, core, "secrets")),
 		role(metav1.NamespaceSystem, "system:controller:cloud-provider", rule("create get list watch", core, "configmaps")),
 		role(metav1.NamespaceSystem, "system:controller:token-cleaner", rule("delete get list watch", core, "secrets"), events()),
-		role(metav1.NamespaceSystem, "system::leader-locking-kube-controller-manager",
-			rule("watch", core, "configmaps"), rule("get update", core, "configmaps", "kube-controller-manager")),
-		role(metav1.NamespaceSystem, "system::leader-locking-kube-scheduler",
-			rule("watch", core, "configmaps"), rule("get update", core, "configmaps", "kube-scheduler")),
+		role(metav1.NamespaceSystem, "system::leader-locking-kube-controller-manager", elections...),
+		role(metav1.NamespaceSystem, "system::leader-locking-kube-scheduler", elections...),
 		role(metav1.NamespacePublic, "system:controller:bootstrap-signer",
 			rule(read, core, "configmaps"), rule("update", core, "configmaps", "cluster-info"), events()),
 	}
@@ -226,7 +228,8 @@ func namespaceRoleBindings() []*rbacv1.RoleBinding {
 		bound(metav1.NamespaceSystem, "system:controller:bootstrap-signer", systemAccount("bootstrap-signer")),
 		bound(metav1.NamespaceSystem, "system:controller:cloud-provider", systemAccount("cloud-provider")),
 		bound(metav1.NamespaceSystem, "system:controller:token-cleaner", systemAccount("token-cleaner")),
-		bound(metav1.NamespaceSystem, "system::leader-locking-kube-controller-manager", manager, systemAccount("kube-controller-manager")),
+		bound(metav1.NamespaceSystem, "system::leader-locking-kube-controller-manager", manager,
+			systemAccount("kube-controller-manager"), systemAccount("leader-election-controller")),
 		bound(metav1.NamespaceSystem, "system::leader-locking-kube-scheduler", scheduler, systemAccount("kube-scheduler")),
 		bound(metav1.NamespacePublic, "system:controller:bootstrap-signer", systemAccount("bootstrap-signer")),
 	}

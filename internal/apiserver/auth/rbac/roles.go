@@ -88,10 +88,11 @@ func systemRoles() []*rbacv1.ClusterRole {
 			rule("*", core, "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats")),
 		clusterRole("system:node-bootstrapper", rule("create get list watch", "certificates.k8s.io", "certificatesigningrequests")),
 		clusterRole("system:auth-delegator", reviews...),
+		clusterRole("system:heapster", rule(read, core, "events namespaces nodes pods"), rule(read, "extensions", "deployments")),
 		clusterRole("system:kube-aggregator", rule(read, core, "endpoints services")),
 		clusterRole("system:kube-controller-manager", controllerManagerRules(reviews)...),
 		clusterRole("system:kube-scheduler", schedulerRules(reviews)...),
-		clusterRole("system:kube-dns", rule(watch, core, "endpoints services"), rule(watch, "discovery.k8s.io", "endpointslices")),
+		clusterRole("system:kube-dns", rule(watch, core, "endpoints services")),
 		clusterRole("system:coredns",
 			rule(watch, core, "endpoints namespaces pods services"), rule(watch, "discovery.k8s.io", "endpointslices"), rule("get", core, "nodes")),
 		clusterRole("system:node-proxier",
@@ -126,7 +127,7 @@ func NodeRules() []rbacv1.PolicyRule {
 		rule(read, core, "services"),
 		rule("create", core, "nodes"),
 		rule("patch update", core, "nodes nodes/status"),
-		events(),
+		rule("create patch update", core, "events"),
 		rule("create delete", core, "pods"),
 		rule("patch update", core, "pods/status"),
 		rule("create", core, "pods/eviction"),
@@ -143,7 +144,7 @@ func NodeRules() []rbacv1.PolicyRule {
 		rule("create delete get patch update", "storage.k8s.io", "csinodes"),
 		rule(read, "node.k8s.io", "runtimeclasses"),
 		rule("get", "resource.k8s.io", "resourceclaims"),
-		rule("create delete deletecollection get list patch update watch", "resource.k8s.io", "resourceslices"),
+		rule("deletecollection", "resource.k8s.io", "resourceslices"),
 		rule(read, "certificates.k8s.io", "clustertrustbundles"),
 		rule("create get list watch", "certificates.k8s.io", "podcertificaterequests"),
 	}
@@ -167,9 +168,8 @@ func schedulerRules(reviews []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 	return append([]rbacv1.PolicyRule{
 		events(),
 		rule("create", "coordination.k8s.io", "leases"),
-		rule("get update", "coordination.k8s.io", "leases", "kube-scheduler"),
-		rule("create", "coordination.k8s.io", "leasecandidates"),
-		rule("delete deletecollection get list patch update watch", "coordination.k8s.io", "leasecandidates"),
+		rule("get list update watch", "coordination.k8s.io", "leases", "kube-scheduler"),
+		rule(readWrite, "coordination.k8s.io", "leasecandidates"),
 		rule(read, core, "nodes"),
 		rule("delete get list watch", core, "pods"),
 		rule("create", core, "bindings pods/binding"),
@@ -183,7 +183,7 @@ func schedulerRules(reviews []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 		rule(read, "storage.k8s.io", "csidrivers csinodes csistoragecapacities volumeattachments"),
 		rule(read, "resource.k8s.io", "deviceclasses devicetaintrules resourceslices"),
 		rule("get list patch update watch", "resource.k8s.io", "resourceclaims"),
-		rule("patch update", "resource.k8s.io", "resourceclaims/status"),
-		rule(read, "scheduling.k8s.io", "priorityclasses"),
+		rule("get list patch update watch", "resource.k8s.io", "resourceclaims/status"),
+		rule("get list patch update watch", core, "pods/finalizers"), // of the claims that are made for a pod
 	}, reviews...)
 }
