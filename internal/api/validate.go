@@ -5,8 +5,10 @@ import (
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -28,6 +30,23 @@ func ValidatePathSegmentName(name string, prefix bool) []string {
 		return nil
 	}
 	return content.IsPathSegmentName(name)
+}
+
+// ValidateFinalizerName checks a finalizer of a namespace: a qualified name with a domain, or one of the standard ones.
+func ValidateFinalizerName(name string, path *field.Path) field.ErrorList {
+	return append(InvalidAll(path, name, validation.IsQualifiedName(name)), ValidateStandardFinalizer(name, path)...)
+}
+
+// ValidateStandardFinalizer refuses a finalizer without a domain that is not one of the standard ones.
+func ValidateStandardFinalizer(name string, path *field.Path) field.ErrorList {
+	switch name {
+	case string(corev1.FinalizerKubernetes), metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents:
+		return nil
+	}
+	if strings.Contains(name, "/") {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified")}
 }
 
 // ValidateEnum demands one of the supported values.

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 
+	"github.com/proa-k8s/proa/internal/api"
 	"github.com/proa-k8s/proa/internal/apiserver/codec"
 	"github.com/proa-k8s/proa/internal/apiserver/fieldmanager"
 	"github.com/proa-k8s/proa/internal/store"
@@ -204,6 +205,15 @@ func (s *Server) createOnce(ctx context.Context, q *request, o operation, obj ru
 	return s.storeNew(ctx, q, o, obj, m)
 }
 
+// validateFinalizers: without a domain there are the standard finalizers only.
+func validateFinalizers(m metav1.Object) field.ErrorList {
+	var errs field.ErrorList
+	for i, name := range m.GetFinalizers() {
+		errs = append(errs, api.ValidateStandardFinalizer(name, field.NewPath("metadata", "finalizers").Index(i))...)
+	}
+	return errs
+}
+
 // prepareCreate applies the strategy and validates.
 func (s *Server) prepareCreate(ctx context.Context, q *request, obj runtime.Object, m metav1.Object) error {
 	r := q.ep.Resource
@@ -215,6 +225,7 @@ func (s *Server) prepareCreate(ctx context.Context, q *request, obj runtime.Obje
 		validName = apivalidation.NameIsDNSSubdomain
 	}
 	errs := apivalidation.ValidateObjectMetaAccessor(m, r.Namespaced, validName, field.NewPath("metadata"))
+	errs = append(errs, validateFinalizers(m)...)
 	if r.Validate != nil {
 		errs = append(errs, r.Validate(ctx, obj)...)
 	}

@@ -295,6 +295,7 @@ func (s *Server) prepareUpdate(ctx context.Context, q *request, obj, old runtime
 	metadata := field.NewPath("metadata")
 	errs := apivalidation.ValidateObjectMetaAccessor(m, q.ep.Namespaced, pathSegment, metadata)
 	errs = append(errs, apivalidation.ValidateObjectMetaAccessorUpdate(m, before, metadata)...)
+	errs = append(errs, validateFinalizers(m)...)
 	if strategy.ValidateUpdate != nil {
 		errs = append(errs, strategy.ValidateUpdate(ctx, obj, old)...)
 	}

@@ -113,13 +113,19 @@ func TestNode(t *testing.T) {
 		}},
 		{Name: "two ranges of a family", Patch: `{spec: {podCIDRs: [10.1.0.0/24, 10.2.0.0/24]}}`, Want: []string{
 			`spec.podCIDRs: Invalid value: ["10.1.0.0/24","10.2.0.0/24"]: may specify no more than one CIDR for each IP family`}},
+		{Name: "one range twice", Patch: `{spec: {podCIDRs: [10.1.0.0/24, 10.1.0.0/24]}}`, Want: []string{
+			`spec.podCIDRs: Invalid value: ["10.1.0.0/24","10.1.0.0/24"]: may specify no more than one CIDR for each IP family`,
+			`spec.podCIDRs[1]: Duplicate value: "10.1.0.0/24"`}},
 		{Name: "podCIDR is set", Old: `{}`, Patch: `{spec: {podCIDR: 10.1.0.0/24, providerID: x, unschedulable: true}}`},
 		{Name: "podCIDR changes", Old: `{spec: {podCIDR: 10.1.0.0/24}}`, Patch: `{spec: {podCIDR: 10.2.0.0/24}}`, Want: []string{
 			`spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid`}},
 		{Name: "providerID changes", Old: `{spec: {providerID: x}}`, Patch: `{spec: {providerID: y}}`, Want: []string{
 			`spec.providerID: Forbidden: node updates may not change providerID except from "" to valid`}},
-		{Name: "something else changes", Old: `{}`, Patch: `{spec: {externalID: y}}`, Want: []string{
-			`[]: Forbidden: node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)`}},
+		{Name: "externalID changes", Old: `{}`, Patch: `{spec: {externalID: y}}`, Want: []string{`spec.externalID: Forbidden: may not be updated`}},
+		{Name: "resources", Old: `{}`, Subresource: "status", Patch: `{status: {capacity: {cpu: -1, pods: 500m}, allocatable: {memory: -1}}}`, Want: []string{
+			`status.capacity.cpu: Invalid value: "-1": must be greater than or equal to 0`,
+			`status.capacity.pods: Invalid value: "500m": must be an integer`,
+			`status.allocatable.memory: Invalid value: "-1": must be greater than or equal to 0`}},
 		{Name: "duplicate address", Old: `{}`, Subresource: "status", Patch: `{status: {addresses: [{type: InternalIP, address: 10.0.0.1}, {type: InternalIP, address: 10.0.0.1}]}}`, Want: []string{
 			`status.addresses[1]: Duplicate value: {"type":"InternalIP","address":"10.0.0.1"}`}},
 	})

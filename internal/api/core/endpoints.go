@@ -4,6 +4,7 @@ package core
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	netutils "k8s.io/utils/net"
 
 	"github.com/proa-k8s/proa/internal/api"
 )
@@ -128,13 +130,13 @@ func validateEndpointAddress(address *corev1.EndpointAddress, path *field.Path, 
 // ValidateNonSpecialIP refuses addresses that can't be those of an endpoint or of a service outside the cluster:
 // unspecified, loopback, link-local.
 func ValidateNonSpecialIP(value string, path *field.Path) field.ErrorList {
-	ip := net.ParseIP(value)
+	ip := netutils.ParseIPSloppy(value)
 	var why string
 	switch {
 	case ip == nil:
 		why = "must be a valid IP address"
 	case ip.IsUnspecified():
-		why = "may not be unspecified (0.0.0.0 or ::)"
+		why = fmt.Sprintf("may not be unspecified (%s)", value)
 	case ip.IsLoopback():
 		why = "may not be in the loopback range (127.0.0.0/8, ::1/128)"
 	case ip.IsLinkLocalUnicast():

@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
@@ -96,20 +94,7 @@ func validateNamespaceFinalizers(finalizers []corev1.FinalizerName) field.ErrorL
 	var errs field.ErrorList
 	path := field.NewPath("spec", "finalizers")
 	for i, finalizer := range finalizers {
-		errs = append(errs, validateFinalizerName(string(finalizer), path.Index(i))...)
-	}
-	return errs
-}
-
-// validateFinalizerName checks a finalizer: a qualified name, or one of the standard ones.
-func validateFinalizerName(name string, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	for _, msg := range validation.IsQualifiedName(name) {
-		errs = append(errs, field.Invalid(path, name, msg))
-	}
-	standard := []string{string(corev1.FinalizerKubernetes), metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
-	if !strings.Contains(name, "/") && !slices.Contains(standard, name) {
-		errs = append(errs, field.Invalid(path, name, "name is neither a standard finalizer name nor is it fully qualified"))
+		errs = append(errs, api.ValidateFinalizerName(string(finalizer), path.Index(i))...)
 	}
 	return errs
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -49,7 +48,12 @@ func Node() *api.Resource {
 				Verbs: []string{"create", "delete", "get", "patch", "update"},
 			},
 			api.Status(kind, api.Typed[*corev1.Node]{
-				PrepareUpdate:  func(_ context.Context, node, old *corev1.Node) { node.Spec = old.Spec },
+				PrepareUpdate: func(_ context.Context, node, old *corev1.Node) {
+					node.Spec = old.Spec
+					if old.Status.Config == nil {
+						node.Status.Config = nil
+					}
+				},
 				ValidateUpdate: validateNodeUpdate,
 				ResetFields:    api.Reset([]string{"v1"}, fieldpath.MakePathOrDie("spec")),
 			}.Strategy()),
@@ -157,19 +161,4 @@ func nodeAddressCell(node *corev1.Node, typ corev1.NodeAddressType) string {
 		return "<none>"
 	}
 	return node.Status.Addresses[i].Address
-}
-
-// nodeUpdateAllows returns whether nothing has changed but what an update of a node may change.
-func nodeUpdateAllows(node, old *corev1.Node) bool {
-	want := old.Spec
-	want.Taints = node.Spec.Taints
-	want.Unschedulable = node.Spec.Unschedulable
-	want.ConfigSource = node.Spec.ConfigSource
-	if len(old.Spec.PodCIDRs) == 0 {
-		want.PodCIDR, want.PodCIDRs = node.Spec.PodCIDR, node.Spec.PodCIDRs
-	}
-	if old.Spec.ProviderID == "" {
-		want.ProviderID = node.Spec.ProviderID
-	}
-	return apiequality.Semantic.DeepEqual(want, node.Spec)
 }

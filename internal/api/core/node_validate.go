@@ -18,11 +18,11 @@ import (
 
 func validateNode(_ context.Context, node *corev1.Node) field.ErrorList {
 	errs := validateTaints(node.Spec.Taints, field.NewPath("metadata", "taints"))
-	for name, quantity := range node.Status.Capacity {
-		if quantity.Sign() < 0 {
-			errs = append(errs, field.Invalid(field.NewPath("status", "capacity", string(name)), quantity.String(),
-				"must be greater than or equal to 0"))
-		}
+	for _, name := range sortedNames(node.Status.Capacity) {
+		errs = append(errs, resourceQuantity(name, node.Status.Capacity[name], field.NewPath("status", "capacity", string(name)))...)
+	}
+	for _, name := range sortedNames(node.Status.Allocatable) {
+		errs = append(errs, resourceQuantity(name, node.Status.Allocatable[name], field.NewPath("status", "allocatable", string(name)))...)
 	}
 	cidrs := node.Spec.PodCIDRs
 	path := field.NewPath("spec", "podCIDRs")
@@ -36,6 +36,11 @@ func validateNode(_ context.Context, node *corev1.Node) field.ErrorList {
 		}
 		if !dual || len(cidrs) > 2 {
 			errs = append(errs, field.Invalid(path, cidrs, "may specify no more than one CIDR for each IP family"))
+		}
+		for i, cidr := range cidrs {
+			if slices.Contains(cidrs[:i], cidr) {
+				errs = append(errs, field.Duplicate(path.Index(i), cidr))
+			}
 		}
 	}
 	return errs
@@ -76,20 +81,17 @@ func validateNodeUpdate(ctx context.Context, node, old *corev1.Node) field.Error
 		}
 		seen.Insert(address)
 	}
-	explained := false
 	if len(old.Spec.PodCIDRs) > 0 && !slices.Equal(old.Spec.PodCIDRs, node.Spec.PodCIDRs) {
-		explained = true
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "podCIDRs"),
 			"node updates may not change podCIDR except from \"\" to valid"))
 	}
 	if old.Spec.ProviderID != "" && old.Spec.ProviderID != node.Spec.ProviderID {
-		explained = true
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "providerID"),
 			"node updates may not change providerID except from \"\" to valid"))
 	}
-	if !explained && !nodeUpdateAllows(node, old) {
-		errs = append(errs, field.Forbidden(field.NewPath(""),
-			"node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)"))
+	//lint:ignore SA1019 what is there stays
+	if node.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID {
+		errs = append(errs, field.Forbidden(field.NewPath("spec", "externalID"), "may not be updated"))
 	}
 	return errs
 }

@@ -9,6 +9,7 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/diff"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
@@ -28,7 +29,7 @@ func PersistentVolume() *api.Resource {
 			},
 			PrepareUpdate: func(_ context.Context, pv, old *corev1.PersistentVolume) { pv.Status = old.Status },
 			Validate: func(_ context.Context, pv *corev1.PersistentVolume) field.ErrorList {
-				return validateVolumeSpec(&pv.Spec)
+				return validateVolumeSpec(&pv.Spec, false)
 			},
 			ValidateUpdate: validateVolumeUpdate,
 			Warn:           warnVolume,
@@ -101,12 +102,14 @@ func prepareVolumeStatus(_ context.Context, pv, old *corev1.PersistentVolume) {
 	}
 }
 
-func validateVolumeSpec(spec *corev1.PersistentVolumeSpec) field.ErrorList {
+// validateVolumeSpec checks a volume. anyValue lets label values pass that are refused by now.
+func validateVolumeSpec(spec *corev1.PersistentVolumeSpec, anyValue bool) field.ErrorList {
 	at := field.NewPath("spec")
-	errs := validateAccessModes(spec.AccessModes, at.Child("accessModes"))
+	errs := validateAccessModes(spec.AccessModes, at.Child("accessModes"), "")
 	if len(spec.Capacity) == 0 {
 		errs = append(errs, field.Required(at.Child("capacity"), ""))
-	} else if _, ok := spec.Capacity[corev1.ResourceStorage]; !ok || len(spec.Capacity) > 1 {
+	}
+	if _, ok := spec.Capacity[corev1.ResourceStorage]; !ok || len(spec.Capacity) > 1 {
 		errs = append(errs, field.NotSupported(at.Child("capacity"), spec.Capacity, []corev1.ResourceName{corev1.ResourceStorage}))
 	}
 	for _, name := range sortedNames(spec.Capacity) {
@@ -116,7 +119,7 @@ func validateVolumeSpec(spec *corev1.PersistentVolumeSpec) field.ErrorList {
 	}
 	errs = append(errs, api.ValidateEnum(at.Child("persistentVolumeReclaimPolicy"), spec.PersistentVolumeReclaimPolicy,
 		corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRecycle, corev1.PersistentVolumeReclaimRetain)...)
-	errs = append(errs, validateVolumeAffinity(spec.NodeAffinity, at.Child("nodeAffinity"))...)
+	errs = append(errs, validateVolumeAffinity(spec.NodeAffinity, at.Child("nodeAffinity"), anyValue)...)
 	errs = append(errs, validateVolumeSources(spec, at)...)
 	if h := spec.HostPath; h != nil && path.Clean(h.Path) == "/" && spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
 		errs = append(errs, field.Forbidden(at.Child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'"))
@@ -124,39 +127,47 @@ func validateVolumeSpec(spec *corev1.PersistentVolumeSpec) field.ErrorList {
 	if spec.StorageClassName != "" {
 		errs = append(errs, invalidName(spec.StorageClassName, at.Child("storageClassName"))...)
 	}
-	if name := spec.VolumeAttributesClassName; name != nil {
-		if *name == "" {
-			errs = append(errs, field.Required(at.Child("volumeAttributesClassName"), "an empty string is disallowed"))
-		} else {
-			errs = append(errs, invalidName(*name, at.Child("volumeAttributesClassName"))...)
-		}
-		if spec.CSI == nil {
-			errs = append(errs, field.Required(at.Child("csi"), "has to be specified when using volumeAttributesClassName"))
-		}
-	}
+	errs = append(errs, validateVolumeAttributesClass(spec, at)...)
 	return append(errs, validateVolumeMode(spec.VolumeMode, at.Child("volumeMode"))...)
 }
 
-func validateVolumeAffinity(a *corev1.VolumeNodeAffinity, at *field.Path) field.ErrorList {
+func validateVolumeAttributesClass(spec *corev1.PersistentVolumeSpec, at *field.Path) field.ErrorList {
+	name := spec.VolumeAttributesClassName
+	if name == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	if *name == "" {
+		errs = append(errs, field.Required(at.Child("volumeAttributesClassName"), "an empty string is disallowed"))
+	} else {
+		errs = append(errs, invalidName(*name, at.Child("volumeAttributesClassName"))...)
+	}
+	if spec.CSI == nil {
+		errs = append(errs, field.Required(at.Child("csi"), "has to be specified when using volumeAttributesClassName"))
+	}
+	return errs
+}
+
+func validateVolumeAffinity(a *corev1.VolumeNodeAffinity, at *field.Path, anyValue bool) field.ErrorList {
 	if a == nil {
 		return nil
 	}
 	if a.Required == nil {
 		return field.ErrorList{field.Required(at.Child("required"), "must specify required node constraints")}
 	}
-	return ValidateNodeSelector(a.Required, at.Child("required"))
+	return validateNodeSelector(a.Required, at.Child("required"), anyValue)
 }
 
 // validateVolumeSources checks that there is one source, and it.
 func validateVolumeSources(spec *corev1.PersistentVolumeSpec, at *field.Path) field.ErrorList {
 	s, v := &spec.PersistentVolumeSource, &podValidator{}
-	c := &sourceCheck{v: v, at: at}
+	specPath, c := at, &sourceCheck{v: v, at: at}
 	c.is(s.HostPath != nil, "hostPath", func(at *field.Path) { v.hostPath(s.HostPath, at) })
 	c.is(s.Local != nil, "local", func(at *field.Path) {
 		v.required(s.Local.Path, at, "path")
 		v.noBackstep(s.Local.Path, at.Child("path"))
 		if spec.NodeAffinity == nil {
-			v.add(field.Required(field.NewPath("metadata", "annotations"), "Local volume requires node affinity"))
+			v.add(field.Required(specPath.Child("nodeAffinity"), "Local volume requires node affinity"))
 		}
 	})
 	c.is(s.NFS != nil, "nfs", func(at *field.Path) {
@@ -176,7 +187,7 @@ func validateVolumeSources(spec *corev1.PersistentVolumeSpec, at *field.Path) fi
 			{"controllerExpandSecretRef", s.CSI.ControllerExpandSecretRef}, {"nodeExpandSecretRef", s.CSI.NodeExpandSecretRef},
 		} {
 			if s.ref != nil {
-				v.addAll(requireAll(at.Child(s.name), "name", s.ref.Name, "namespace", s.ref.Namespace))
+				v.addAll(validateSecretReference(s.ref, at.Child(s.name)))
 			}
 		}
 	})
@@ -195,6 +206,17 @@ func validateVolumeSources(spec *corev1.PersistentVolumeSpec, at *field.Path) fi
 		v.add(field.Required(at, "must specify a volume type"))
 	}
 	return v.errs
+}
+
+func validateSecretReference(ref *corev1.SecretReference, at *field.Path) field.ErrorList {
+	errs := requireAll(at, "name", ref.Name, "namespace", ref.Namespace)
+	if ref.Name != "" {
+		errs = append(errs, api.InvalidAll(at.Child("name"), ref.Name, validation.IsDNS1123Subdomain(ref.Name))...)
+	}
+	if ref.Namespace != "" {
+		errs = append(errs, api.InvalidAll(at.Child("namespace"), ref.Namespace, validation.IsDNS1123Label(ref.Namespace))...)
+	}
+	return errs
 }
 
 func validateNetworkVolumes(s *corev1.PersistentVolumeSource, v *podValidator, c *sourceCheck) {
@@ -259,7 +281,8 @@ func validateCloudVolumes(s *corev1.PersistentVolumeSource, v *podValidator, c *
 // validateVolumeUpdate: where the data is can't change; of a CSI volume the secret for its expansion can.
 func validateVolumeUpdate(_ context.Context, pv, old *corev1.PersistentVolume) field.ErrorList {
 	at := field.NewPath("spec")
-	errs := validateVolumeSpec(&pv.Spec)
+	was := old.Spec.NodeAffinity
+	errs := validateVolumeSpec(&pv.Spec, was != nil && hasInvalidNodeValues(was.Required))
 	next := pv.Spec.PersistentVolumeSource.DeepCopy()
 	if next.CSI != nil && old.Spec.CSI != nil && old.Spec.CSI.ControllerExpandSecretRef == nil {
 		next.CSI.ControllerExpandSecretRef = nil
@@ -268,15 +291,42 @@ func validateVolumeUpdate(_ context.Context, pv, old *corev1.PersistentVolume) f
 		errs = append(errs, field.Forbidden(at.Child("persistentvolumesource"),
 			"spec.persistentvolumesource is immutable after creation\n"+diff.Diff(&old.Spec.PersistentVolumeSource, next)))
 	}
-	errs = append(errs, apivalidation.ValidateImmutableField(pv.Spec.VolumeMode, old.Spec.VolumeMode, at.Child("volumeMode"))...)
-	if old.Spec.NodeAffinity != nil {
-		errs = append(errs, apivalidation.ValidateImmutableField(pv.Spec.NodeAffinity, old.Spec.NodeAffinity, at.Child("nodeAffinity"))...)
+	errs = append(errs, apivalidation.ValidateImmutableField(pv.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
+	if was != nil && !equality.Semantic.DeepEqual(withStableLabels(was, pv.Spec.NodeAffinity), pv.Spec.NodeAffinity) {
+		errs = append(errs, field.Invalid(field.NewPath("nodeAffinity"), pv.Spec.NodeAffinity,
+			"field is immutable, except for updating from beta label to GA"))
 	}
-	was, is := old.Spec.VolumeAttributesClassName, pv.Spec.VolumeAttributesClassName
-	if was != nil && is == nil {
+	if old.Spec.VolumeAttributesClassName != nil && pv.Spec.VolumeAttributesClassName == nil {
 		errs = append(errs, field.Forbidden(at.Child("volumeAttributesClassName"), "update from non-nil value to nil is forbidden"))
 	}
 	return errs
+}
+
+// stableLabels are the names by which labels of nodes go that had others before.
+var stableLabels = map[string]string{
+	corev1.LabelFailureDomainBetaZone:   corev1.LabelTopologyZone,
+	corev1.LabelFailureDomainBetaRegion: corev1.LabelTopologyRegion,
+	"beta.kubernetes.io/os":             corev1.LabelOSStable,
+	"beta.kubernetes.io/arch":           corev1.LabelArchStable,
+	corev1.LabelInstanceType:            corev1.LabelInstanceTypeStable,
+}
+
+// withStableLabels is the old affinity with those labels renamed that the new one names by their stable names.
+func withStableLabels(old, next *corev1.VolumeNodeAffinity) *corev1.VolumeNodeAffinity {
+	if old.Required == nil || next == nil || next.Required == nil {
+		return old
+	}
+	old = old.DeepCopy()
+	terms, nextTerms := old.Required.NodeSelectorTerms, next.Required.NodeSelectorTerms
+	for i := range min(len(terms), len(nextTerms)) {
+		for j := range min(len(terms[i].MatchExpressions), len(nextTerms[i].MatchExpressions)) {
+			e := &terms[i].MatchExpressions[j]
+			if stable, ok := stableLabels[e.Key]; ok && nextTerms[i].MatchExpressions[j].Key == stable {
+				e.Key = stable
+			}
+		}
+	}
+	return old
 }
 
 func warnVolume(_ context.Context, pv, old *corev1.PersistentVolume) []string {

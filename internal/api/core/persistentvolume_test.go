@@ -20,8 +20,8 @@ func TestPersistentVolume(t *testing.T) {
 	checkVerdicts[*corev1.PersistentVolume](t, r, []verdict{
 		{"host path", "spec: {" + rest + ", hostPath: {path: /data}}", nil},
 		{"nothing", "spec: {}", []string{
-			"spec.accessModes: Required value: at least 1 access mode is required", "spec.capacity: Required value",
-			"spec: Required value: must specify a volume type"}},
+			"spec.accessModes: Required value", "spec.capacity: Required value",
+			`spec.capacity: Unsupported value: null: supported values: "storage"`, "spec: Required value: must specify a volume type"}},
 		{"two sources", "spec: {" + rest + ", hostPath: {path: /data}, nfs: {server: s, path: /}}", []string{
 			"spec.nfs: Forbidden: may not specify more than 1 volume type"}},
 		{"no size", "spec: {accessModes: [ReadWriteOnce], capacity: {storage: 0}, hostPath: {path: /data}}", []string{
@@ -33,7 +33,9 @@ func TestPersistentVolume(t *testing.T) {
 		{"recycle all", "spec: {" + rest + ", persistentVolumeReclaimPolicy: Recycle, hostPath: {path: /}}", []string{
 			"spec.persistentVolumeReclaimPolicy: Forbidden: may not be 'recycle' for a hostPath mount of '/'"}},
 		{"local without node", "spec: {" + rest + ", local: {path: /x}}", []string{
-			"metadata.annotations: Required value: Local volume requires node affinity"}},
+			"spec.nodeAffinity: Required value: Local volume requires node affinity"}},
+		{"secret of csi", "spec: {" + rest + ", csi: {driver: d, volumeHandle: h, nodePublishSecretRef: {name: a, namespace: a.b}}}", []string{
+			`spec.csi.nodePublishSecretRef.namespace: Invalid value: "a.b": must not contain dots`}},
 		{"csi", "spec: {" + rest + ", csi: {}}", []string{"spec.csi.driver: Required value", "spec.csi.volumeHandle: Required value"}},
 	})
 	pv, _ := create[*corev1.PersistentVolume](t, r, "metadata: {name: v}\nspec: {"+rest+", hostPath: {path: /data}}")
@@ -45,6 +47,18 @@ func TestPersistentVolume(t *testing.T) {
 	moved.Spec.HostPath.Path = "/elsewhere"
 	checkErrors(t, r.ValidateUpdate(context.Background(), moved, pv),
 		"spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation\n...")
+	zone := func(key string) *corev1.PersistentVolume {
+		next := pv.DeepCopy()
+		next.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+			{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{"a"}}}}}}}
+		return next
+	}
+	checkErrors(t, r.ValidateUpdate(context.Background(), zone("topology.kubernetes.io/zone"), zone("failure-domain.beta.kubernetes.io/zone")))
+	checkErrors(t, r.ValidateUpdate(context.Background(), zone("other"), zone("failure-domain.beta.kubernetes.io/zone")), "nodeAffinity: Invalid value: ...")
+	block := pv.DeepCopy()
+	mode := corev1.PersistentVolumeBlock
+	block.Spec.VolumeMode = &mode
+	checkErrors(t, r.ValidateUpdate(context.Background(), block, pv), `volumeMode: Invalid value: "Block": field is immutable`)
 	available := pv.DeepCopy()
 	available.Status.Phase = corev1.VolumeAvailable
 	available.Spec.HostPath.Path = "/elsewhere"
@@ -91,4 +105,38 @@ func TestPersistentVolumeClaim(t *testing.T) {
 	shrink.Spec.Resources.Requests[corev1.ResourceStorage] = *resourceOf("500Mi")
 	checkErrors(t, r.ValidateUpdate(context.Background(), shrink, bind),
 		"spec.resources.requests.storage: Forbidden: field can not be less than status.capacity")
+
+	annotated := claim.DeepCopy()
+	annotated.Annotations = map[string]string{corev1.BetaStorageClassAnnotation: "fast"}
+	for _, test := range []struct {
+		class, annotation string
+		want              []string
+	}{
+		{"fast", "fast", nil},
+		{"fast", "", nil},
+		{"slow", "fast", []string{"spec: Forbidden: spec is immutable..."}},
+		{"", "slow", []string{`metadata.annotations.volume.beta.kubernetes.io/storage-class: Invalid value: "slow": field is immutable`}},
+	} {
+		next := annotated.DeepCopy()
+		delete(next.Annotations, corev1.BetaStorageClassAnnotation)
+		if test.annotation != "" {
+			next.Annotations[corev1.BetaStorageClassAnnotation] = test.annotation
+		}
+		if test.class != "" {
+			next.Spec.StorageClassName = &test.class
+		}
+		checkErrors(t, r.ValidateUpdate(context.Background(), next, annotated), test.want...)
+	}
+	attributes := claim.DeepCopy()
+	attributes.Spec.VolumeAttributesClassName = new(string)
+	*attributes.Spec.VolumeAttributesClassName = "gold"
+	checkErrors(t, r.ValidateUpdate(context.Background(), attributes, claim), "spec: Forbidden: spec is immutable...")
+
+	status := claim.DeepCopy()
+	status.Status.AllocatedResources = corev1.ResourceList{"cpu": *resourceOf("1"), "storage": *resourceOf("-1")}
+	status.Status.AllocatedResourceStatuses = map[corev1.ResourceName]corev1.ClaimResourceStatus{"storage": "Growing"}
+	checkErrors(t, r.Subresources[0].Strategy.ValidateUpdate(context.Background(), status, claim),
+		`status.allocatedResourceStatus: Unsupported value: "storage": supported values: "ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress", "NodeResizeInfeasible", "NodeResizePending"`,
+		`status.allocatedResources: Unsupported value: "cpu": supported values: "storage"`,
+		`status.allocatedResources[storage]: Invalid value: -1: must be a valid resource quantity`)
 }

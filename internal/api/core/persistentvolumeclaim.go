@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -105,7 +106,7 @@ func validateClaim(_ context.Context, claim *corev1.PersistentVolumeClaim) field
 
 // ValidatePersistentVolumeClaimSpec checks the spec of a claim or of a template for claims.
 func ValidatePersistentVolumeClaimSpec(spec *corev1.PersistentVolumeClaimSpec, path *field.Path) field.ErrorList {
-	errs := validateAccessModes(spec.AccessModes, path.Child("accessModes"))
+	errs := validateAccessModes(spec.AccessModes, path.Child("accessModes"), "at least 1 access mode is required")
 	if spec.Selector != nil {
 		errs = append(errs, metav1validation.ValidateLabelSelector(spec.Selector,
 			metav1validation.LabelSelectorValidationOptions{}, path.Child("selector"))...)
@@ -155,9 +156,9 @@ var allAccessModes = []corev1.PersistentVolumeAccessMode{
 	corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod,
 }
 
-func validateAccessModes(modes []corev1.PersistentVolumeAccessMode, path *field.Path) field.ErrorList {
+func validateAccessModes(modes []corev1.PersistentVolumeAccessMode, path *field.Path, missing string) field.ErrorList {
 	if len(modes) == 0 {
-		return field.ErrorList{field.Required(path, "at least 1 access mode is required")}
+		return field.ErrorList{field.Required(path, missing)}
 	}
 	var errs field.ErrorList
 	for _, mode := range modes {
@@ -194,22 +195,21 @@ func validateClaimUpdate(ctx context.Context, claim, old *corev1.PersistentVolum
 		// The controller that binds the claim sets it, once.
 		prev.VolumeName = next.VolumeName
 	}
-	if prev.StorageClassName == nil && next.StorageClassName != nil {
-		// A class that came later is set for a claim that was created without one.
-		prev.StorageClassName = next.StorageClassName
-	}
+	errs = append(errs, validateClassUpdate(claim, old, prev)...)
 	bound := claim.Status.Phase == corev1.ClaimBound
 	if bound && next.Resources.Requests != nil {
 		next.Resources.Requests[corev1.ResourceStorage] = prev.Resources.Requests[corev1.ResourceStorage]
 	}
 	nextClass, prevClass := next.VolumeAttributesClassName, prev.VolumeAttributesClassName
-	next.VolumeAttributesClassName = prev.VolumeAttributesClassName
+	if bound && nextClass != nil {
+		next.VolumeAttributesClassName = prevClass
+	}
 	if !equality.Semantic.DeepEqual(next, prev) {
 		errs = append(errs, field.Forbidden(path, "spec is immutable after creation except resources.requests and "+
 			"volumeAttributesClassName for bound claims\n"+diff.Diff(prev, next)))
 	}
 	newSize, oldSize := claim.Spec.Resources.Requests[corev1.ResourceStorage], old.Spec.Resources.Requests[corev1.ResourceStorage]
-	if bound && newSize.Cmp(oldSize) < 0 {
+	if newSize.Cmp(oldSize) < 0 {
 		// A resize that could not be done may be taken back, down to what the volume has.
 		size := old.Status.Capacity[corev1.ResourceStorage]
 		if newSize.Cmp(size) <= 0 {
@@ -220,10 +220,23 @@ func validateClaimUpdate(ctx context.Context, claim, old *corev1.PersistentVolum
 	if !equality.Semantic.DeepEqual(nextClass, prevClass) && prevClass != nil && nextClass == nil {
 		errs = append(errs, field.Forbidden(path.Child("volumeAttributesClassName"), "update from non-nil value to nil is forbidden"))
 	}
-	if old.Spec.VolumeMode != nil {
-		errs = append(errs, apivalidation.ValidateImmutableField(claim.Spec.VolumeMode, old.Spec.VolumeMode, path.Child("volumeMode"))...)
+	return append(errs, apivalidation.ValidateImmutableField(claim.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
+}
+
+// validateClassUpdate: a claim that was created without a storage class may get one, once: that of its annotation, if it has
+// the annotation. prev is the old spec as it is going to be compared with the new one.
+func validateClassUpdate(claim, old *corev1.PersistentVolumeClaim, prev *corev1.PersistentVolumeClaimSpec) field.ErrorList {
+	was, annotated := old.Annotations[corev1.BetaStorageClassAnnotation]
+	is, stays := claim.Annotations[corev1.BetaStorageClassAnnotation]
+	next := claim.Spec.StorageClassName
+	fits := old.Spec.StorageClassName == nil && next != nil && (!annotated || *next == was)
+	if fits {
+		prev.StorageClassName = next
 	}
-	return errs
+	if is == was || fits && annotated && !stays {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("metadata", "annotations", corev1.BetaStorageClassAnnotation), is, "field is immutable")}
 }
 
 func validateClaimStatusUpdate(_ context.Context, claim, _ *corev1.PersistentVolumeClaim) field.ErrorList {
@@ -233,10 +246,45 @@ func validateClaimStatusUpdate(_ context.Context, claim, _ *corev1.PersistentVol
 		errs = append(errs, field.Required(field.NewPath("spec", "accessModes"), ""))
 	}
 	for _, name := range sortedNames(claim.Status.Capacity) {
-		errs = append(errs, resourceQuantity(name, claim.Status.Capacity[name], path.Child("capacity").Key(string(name)))...)
+		q := claim.Status.Capacity[name]
+		errs = append(errs, validateStoredAmount(q, path.Child("capacity").Key(string(name)))...)
 	}
+	statuses := path.Child("allocatedResourceStatus")
+	for _, name := range slices.Sorted(maps.Keys(claim.Status.AllocatedResourceStatuses)) {
+		errs = append(errs, validateClaimResource(name, statuses)...)
+		if !slices.Contains(resizeStatuses, claim.Status.AllocatedResourceStatuses[name]) {
+			errs = append(errs, field.NotSupported(statuses, name, resizeStatuses))
+		}
+	}
+	allocated := path.Child("allocatedResources")
 	for _, name := range sortedNames(claim.Status.AllocatedResources) {
-		errs = append(errs, resourceQuantity(name, claim.Status.AllocatedResources[name], path.Child("allocatedResources").Key(string(name)))...)
+		if bad := validateClaimResource(name, allocated); len(bad) > 0 {
+			errs = append(errs, bad...)
+			continue
+		}
+		errs = append(errs, validateStoredAmount(claim.Status.AllocatedResources[name], allocated.Key(string(name)))...)
+	}
+	return errs
+}
+
+var resizeStatuses = []corev1.ClaimResourceStatus{
+	corev1.PersistentVolumeClaimControllerResizeInProgress, corev1.PersistentVolumeClaimControllerResizeInfeasible,
+	corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible,
+	corev1.PersistentVolumeClaimNodeResizePending,
+}
+
+func validateStoredAmount(q resource.Quantity, path *field.Path) field.ErrorList {
+	if q.Sign() < 0 {
+		return field.ErrorList{field.Invalid(path, q.Value(), "must be a valid resource quantity")}
+	}
+	return nil
+}
+
+// validateClaimResource: a claim is about storage, and what others define under names of their own.
+func validateClaimResource(name corev1.ResourceName, path *field.Path) field.ErrorList {
+	errs := api.InvalidAll(path, name, validation.IsQualifiedName(string(name)))
+	if len(errs) == 0 && isNative(name) && name != corev1.ResourceStorage {
+		errs = append(errs, field.NotSupported(path, name, []corev1.ResourceName{corev1.ResourceStorage}))
 	}
 	return errs
 }

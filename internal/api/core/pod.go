@@ -148,7 +148,7 @@ func validatePodCreate(_ context.Context, pod *corev1.Pod) field.ErrorList {
 	if pod.Spec.NodeName != "" && len(pod.Spec.SchedulingGates) > 0 {
 		errs = append(errs, field.Forbidden(path.Child("nodeName"), "cannot be set until all schedulingGates have been cleared"))
 	}
-	return errs
+	return append(errs, validateProfilesMatch(pod.Annotations, &pod.Spec, path)...)
 }
 
 // podGrace decides how long a pod that is to be deleted may live on: what the request says, or else the pod itself. A

@@ -115,6 +115,10 @@ func TestPodSpecValidation(t *testing.T) {
 			`spec.containers[0].resources.requests[speed]: Invalid value: "speed": must be a standard resource type or fully qualified`,
 			`spec.containers[0].resources.requests[speed]: Invalid value: "speed": must be a standard resource for containers`}},
 		{"extended resource", c("resources: {limits: {example.com/gpu: 1}}"), nil},
+		{"claim and its request", "{resourceClaims: [{name: r, resourceClaimName: x}], containers: [{name: c, image: 'i:1', resources: {claims: [{name: r, request: a}, {name: r}]}}]}", []string{
+			`spec.containers[0].resources.claims[1]: Duplicate value: "r"`}},
+		{"claims of the pod", "resources: {claims: [{name: r}]}", []string{
+			"spec.resources.claims: Forbidden: claims cannot be set for Resources at pod-level"}},
 		{"extended resource in parts", c("resources: {limits: {example.com/gpu: 500m}}"), []string{
 			`spec.containers[0].resources.limits[example.com/gpu]: Invalid value: "500m": must be an integer`,
 			`spec.containers[0].resources.requests[example.com/gpu]: Invalid value: "500m": must be an integer`}},
@@ -149,6 +153,8 @@ func TestPodSpecValidation(t *testing.T) {
 			`spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: "metadata.whoops": error converting fieldPath: field label not supported: metadata.whoops`}},
 		{"env field not for env", c("env: [{name: A, valueFrom: {fieldRef: {fieldPath: metadata.labels}}}]"), []string{
 			`spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: "metadata.labels": supported values: "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"`}},
+		{"env of a nameless secret", c("env: [{name: A, valueFrom: {secretKeyRef: {key: k}}}]"), []string{
+			`spec.containers[0].env[0].valueFrom.secretKeyRef.name: Invalid value: "": a lowercase RFC 1123 subdomain must consist of...`}},
 		{"env resource divisor", c("env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 2}}}]"), []string{
 			`spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: Invalid value: "limits.cpu": only divisor's values 1m and 1 are supported with the cpu resource`}},
 		{"env from nothing", c("envFrom: [{prefix: A_}]"), []string{
@@ -188,6 +194,12 @@ func TestPodSpecValidation(t *testing.T) {
 
 		{"volume names", "volumes: [{name: v}, {name: v}, {name: V_}]", []string{
 			`spec.volumes[1].name: Duplicate value: "v"`, `spec.volumes[2].name: Invalid value: "V_": ` + label}},
+		{"mount of a bad volume", "{volumes: [{name: v, secret: {}}], containers: [{name: c, image: 'i:1', volumeMounts: [{name: v, mountPath: /v}]}]}", []string{
+			"spec.volumes[0].secret.secretName: Required value", `spec.containers[0].volumeMounts[0].name: Not found: "v"`}},
+		{"sub path twice", "{volumes: [{name: v}], containers: [{name: c, image: 'i:1', volumeMounts: [{name: v, mountPath: /v, subPath: a, subPathExpr: b}]}]}", []string{
+			`spec.containers[0].volumeMounts[0].subPathExpr: Invalid value: "b": subPathExpr and subPath are mutually exclusive`}},
+		{"recursive read-only mode", "{volumes: [{name: v}], containers: [{name: c, image: 'i:1', volumeMounts: [{name: v, mountPath: /v, recursiveReadOnly: Always}]}]}", []string{
+			`spec.containers[0].volumeMounts.recursiveReadOnly: Unsupported value: "Always": supported values: "Disabled", "Enabled", "IfPossible"`}},
 		{"two sources", "volumes: [{name: v, emptyDir: {}, hostPath: {path: /x}}]", []string{
 			"spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type"}},
 		{"host path", "volumes: [{name: v, hostPath: {path: /a/../b, type: Dir}}]", []string{
@@ -223,7 +235,7 @@ func TestPodSpecValidation(t *testing.T) {
 			"spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive"}},
 		{"sysctls", "{hostNetwork: true, securityContext: {sysctls: [{name: net.ipv4.ip_forward, value: '1'}, {name: 'A!', value: x}]}}", []string{
 			`spec.securityContext.sysctls[0].name: Invalid value: "net.ipv4.ip_forward": may not be specified when 'hostNetwork' is true`,
-			`spec.securityContext.sysctls[1].name: Invalid value: "A!": must have at most 253 characters and match regex ([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?`}},
+			`spec.securityContext.sysctls[1].name: Invalid value: "A!": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`}},
 		{"seccomp", "securityContext: {seccompProfile: {type: Localhost}}", []string{
 			"spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost"}},
 		{"apparmor", "securityContext: {appArmorProfile: {type: X}}", []string{
@@ -234,6 +246,8 @@ func TestPodSpecValidation(t *testing.T) {
 			"spec.hostNetwork: Forbidden: when `pod.Spec.HostUsers` is false"}},
 		{"shared and host's processes", "{hostPID: true, shareProcessNamespace: true}", []string{
 			"spec.securityContext.shareProcessNamespace: Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled"}},
+		{"windows user", "securityContext: {windowsOptions: {runAsUserName: '..domain\\user'}}", []string{
+			`spec.securityContext.windowsOptions.runAsUserName: Invalid value: "..domain\\user": runAsUserName's Domain doesn't match the NetBios nor the DNS format`}},
 		{"windows", "{os: {name: windows}, securityContext: {runAsUser: 1}}", []string{
 			"spec.securityContext.runAsUser: Forbidden: cannot be set for a windows pod"}},
 		{"os", "os: {name: plan9}", []string{`spec.os: Unsupported value: "plan9": supported values: "linux", "windows"`}},
@@ -242,14 +256,21 @@ func TestPodSpecValidation(t *testing.T) {
 			"spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"}},
 		{"pod affinity", "affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 101, podAffinityTerm: {labelSelector: {}}}]}}", []string{
 			"spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: Invalid value: 101: must be in the range 1-100",
-			"spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.topologyKey: Required value: can not be empty"}},
+			"spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.topologyKey: Required value: can not be empty",
+			`spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.topologyKey: Invalid value: "": name part must be non-empty`,
+			`spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.topologyKey: Invalid value: "": name part must consist of...`}},
+		{"label keys", "affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: z, labelSelector: {matchLabels: {a: b, c: d}}, matchLabelKeys: [a], mismatchLabelKeys: [c]}]}}", []string{
+			`spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].matchLabelKeys[0]: Invalid value: "a": exists in both matchLabelKeys and labelSelector`}},
+		{"label values", "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: In, values: ['-x']}]}]}, " +
+			"preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, preference: {matchExpressions: [{key: a, operator: In, values: ['-x']}]}}]}}", []string{
+			`spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values[0]: Invalid value: "-x": a valid label...`}},
 		{"toleration", "tolerations: [{operator: Equal}, {key: a, operator: Exists, tolerationSeconds: 1}, {key: a, operator: Gt, value: x}]", []string{
 			`spec.tolerations[0].operator: Invalid value: "Equal": operator must be Exists when ` + "`key` is empty, which means \"match all values and all keys\"",
 			"spec.tolerations[1].effect: Invalid value: \"\": effect must be 'NoExecute' when `tolerationSeconds` is set",
 			`spec.tolerations[2].value: Invalid value: "x": ...`}},
 		{"spread", "topologySpreadConstraints: [{maxSkew: 0, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}, {maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, matchLabelKeys: [a]}]", []string{
 			"spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
-			`spec.topologySpreadConstraints[1].{topologyKey, whenUnsatisfiable}: Duplicate value: "{zone, DoNotSchedule}"`,
+			`spec.topologySpreadConstraints[0].{topologyKey, whenUnsatisfiable}: Duplicate value: "{zone, DoNotSchedule}"`,
 			"spec.topologySpreadConstraints[1].matchLabelKeys: Forbidden: must not be specified when labelSelector is not set"}},
 		{"gates", "schedulingGates: [{name: a}, {name: a}]", []string{`spec.schedulingGates[1]: Duplicate value: "a"`}},
 
@@ -288,6 +309,41 @@ func TestPodCreateOnly(t *testing.T) {
 		`metadata.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: "01": must be a 32bit integer`,
 		"spec.ephemeralContainers: Forbidden: cannot be set on create",
 		"spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared")
+}
+
+// TestProfileAnnotations: the old way of naming profiles must agree with the new one.
+func TestProfileAnnotations(t *testing.T) {
+	const apparmor, seccomp = "container.apparmor.security.beta.kubernetes.io/c", "container.seccomp.security.alpha.kubernetes.io/c"
+	sc := func(s *corev1.SecurityContext) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext = s }
+	}
+	local := "mine"
+	tests := []struct {
+		annotation, value string
+		change            func(*corev1.Pod)
+		want              []string
+	}{
+		{apparmor, "localhost/mine", func(*corev1.Pod) {}, nil},
+		{apparmor, "mine", func(*corev1.Pod) {}, []string{
+			`metadata.annotations[` + apparmor + `]: Invalid value: "mine": invalid AppArmor profile name: "mine"`}},
+		{apparmor, "unconfined", sc(&corev1.SecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}}), []string{
+			"spec.containers[0].securityContext.appArmorProfile.type: Forbidden: apparmor type in annotation and field must match"}},
+		{apparmor, "localhost/other", sc(&corev1.SecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeLocalhost, LocalhostProfile: &local}}), []string{
+			"spec.containers[0].securityContext.appArmorProfile.localhostProfile: Forbidden: apparmor profile in annotation and field must match"}},
+		{seccomp, "localhost/mine", sc(&corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: &local}}), nil},
+		{seccomp, "docker/default", sc(&corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}}), []string{
+			"spec.containers[0].securityContext.seccompProfile.type: Forbidden: seccomp type in annotation and field must match"}},
+		{seccomp, "mine", func(*corev1.Pod) {}, []string{
+			`metadata.annotations.` + seccomp + `: Invalid value: "mine": must be a valid seccomp profile`}},
+		{seccomp, "localhost/../x", func(*corev1.Pod) {}, []string{
+			`metadata.annotations.` + seccomp + `: Invalid value: "../x": must not contain '..'`}},
+	}
+	for _, test := range tests {
+		t.Run(test.value, func(t *testing.T) {
+			pod := newPod(test.change, func(p *corev1.Pod) { p.Annotations = map[string]string{test.annotation: test.value} })
+			checkErrors(t, validatePodCreate(context.Background(), pod), test.want...)
+		})
+	}
 }
 
 func TestPodTemplateValidation(t *testing.T) {

@@ -79,9 +79,7 @@ func (v *podValidator) envValueFrom(e *corev1.EnvVar, path *field.Path) {
 }
 
 func (v *podValidator) keyRef(name, key string, path *field.Path) {
-	if name == "" {
-		v.add(field.Required(path.Child("name"), ""))
-	}
+	v.invalid(path.Child("name"), name, apivalidation.NameIsDNSSubdomain(name, false))
 	if key == "" {
 		v.add(field.Required(path.Child("key"), ""))
 		return

@@ -28,6 +28,12 @@ func TestPodUpdate(t *testing.T) {
 		return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
 			NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: terms}}}}}
 	}
+	zoneValue := func(value string) *corev1.Affinity {
+		a := zone("zone")
+		e := &a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchExpressions[0]
+		e.Operator, e.Values = corev1.NodeSelectorOpIn, []string{value}
+		return a
+	}
 	tests := []struct {
 		name   string
 		old    func(*corev1.Pod)
@@ -60,14 +66,14 @@ func TestPodUpdate(t *testing.T) {
 		}, nil},
 		{"grace changed", nil, func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](1) }, []string{"spec: Forbidden: pod updates..."}},
 		{"gate removed", gated, func(p *corev1.Pod) { p.Spec.SchedulingGates = nil }, nil},
-		{"gate added", nil, gated, []string{"spec.schedulingGates[0]: Forbidden: only deletion is allowed, but found new scheduling gate 'g'"}},
+		{"gate added", nil, gated, []string{"spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'g'"}},
 		{"node selector of a gated pod", gated, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "b"} }, nil},
 		{"node selector of another", nil, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "b"} }, []string{"spec: Forbidden: pod updates..."}},
 		{"node selector of a gated pod changed", func(p *corev1.Pod) {
 			gated(p)
 			p.Spec.NodeSelector = map[string]string{"a": "b"}
 		}, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a": "c"} }, []string{
-			`spec.nodeSelector: Invalid value: {"a":"c"}: only additions are allowed (no mutations or deletions)`}},
+			`spec.nodeSelector: Invalid value: {"a":"c"}: only additions to spec.nodeSelector are allowed (no mutations or deletions)`}},
 		{"affinity of a gated pod", gated, func(p *corev1.Pod) { p.Spec.Affinity = zone("a") }, nil},
 		{"affinity of a gated pod narrowed", func(p *corev1.Pod) { gated(p); p.Spec.Affinity = zone("a") }, func(p *corev1.Pod) {
 			p.Spec.Affinity = zone("a", "b")
@@ -76,8 +82,15 @@ func TestPodUpdate(t *testing.T) {
 			p.Spec.Affinity = zone("a")
 		}, []string{"spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]: Invalid value: ..."}},
 		{"mirror annotation", nil, func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"} }, []string{
-			`metadata.annotations[kubernetes.io/config.mirror]: Invalid value: "x": must set spec.nodeName if mirror pod annotation is set`,
-			`metadata.annotations[kubernetes.io/config.mirror]: Invalid value: "x": may not remove or update mirror pod annotation`}},
+			"metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not add mirror pod annotation",
+			`metadata.annotations[kubernetes.io/config.mirror]: Invalid value: "x": must set spec.nodeName if mirror pod annotation is set`}},
+		{"AppArmor annotations", func(p *corev1.Pod) {
+			p.Annotations = map[string]string{corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix + "c": "unconfined"}
+		}, func(p *corev1.Pod) { p.Annotations = nil }, []string{
+			"metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: Forbidden: may not remove or update AppArmor annotations"}},
+		{"label values that are refused by now", func(p *corev1.Pod) { p.Spec.Affinity = zoneValue("-x") }, func(p *corev1.Pod) {
+			p.Spec.Containers[0].Image = "i:2"
+		}, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -133,61 +146,6 @@ func TestPodGrace(t *testing.T) {
 		if got := podGrace(context.Background(), test.pod, &metav1.DeleteOptions{GracePeriodSeconds: test.request}); got != test.want {
 			t.Errorf("%s: %d s, want %d", test.name, got, test.want)
 		}
-	}
-}
-
-func TestPodStatusUpdate(t *testing.T) {
-	terminated := func(code int32) []corev1.ContainerStatus {
-		return []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code}}}}
-	}
-	running := []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
-	policy := func(policy corev1.RestartPolicy, code int32) func(*corev1.Pod) {
-		return func(p *corev1.Pod) {
-			p.Spec.RestartPolicy = policy
-			p.Status.ContainerStatuses = terminated(code)
-		}
-	}
-	run := func(p *corev1.Pod) { p.Status.ContainerStatuses = running }
-	const refused = "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"
-	tests := []struct {
-		name        string
-		old, change func(*corev1.Pod)
-		want        []string
-	}{
-		{"always", policy(corev1.RestartPolicyAlways, 1), run, nil},
-		{"failed and restarted", policy(corev1.RestartPolicyOnFailure, 1), run, nil},
-		{"succeeded and restarted", policy(corev1.RestartPolicyOnFailure, 0), run, []string{refused}},
-		{"never", policy(corev1.RestartPolicyNever, 1), run, []string{refused}},
-		{"never, but the container's own policy", func(p *corev1.Pod) {
-			policy(corev1.RestartPolicyNever, 0)(p)
-			p.Spec.Containers[0].RestartPolicy = ptr.To(corev1.ContainerRestartPolicyAlways)
-		}, run, nil},
-		{"IPs", nil, func(p *corev1.Pod) { p.Status.PodIPs = []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "10.0.0.2"}} }, []string{
-			`status.podIPs: Invalid value: [{"ip":"10.0.0.1"},{"ip":"10.0.0.2"}]: may specify no more than one IP for each IP family`}},
-		{"dual stack", nil, func(p *corev1.Pod) { p.Status.PodIPs = []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}} }, nil},
-		{"host IPs", nil, func(p *corev1.Pod) { p.Status.HostIP, p.Status.HostIPs = "10.0.0.1", []corev1.HostIP{{IP: "10.0.0.2"}} }, []string{
-			"status.hostIPs[0].ip: Invalid value: \"10.0.0.2\": must be equal to `hostIP`"}},
-		{"QoS class", func(p *corev1.Pod) { p.Status.QOSClass = corev1.PodQOSBestEffort }, func(p *corev1.Pod) {
-			p.Status.QOSClass = corev1.PodQOSBurstable
-		}, []string{`status.qosClass: Invalid value: "Burstable": field is immutable`}},
-		{"claim", nil, func(p *corev1.Pod) { p.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "x"}} }, []string{
-			"status.resourceClaimStatuses[0].name: Invalid value: \"x\": must match the name of an entry in `spec.resourceClaims`"}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			if test.old == nil {
-				test.old = func(*corev1.Pod) {}
-			}
-			old := newPod(test.old)
-			pod := old.DeepCopy()
-			test.change(pod)
-			pod.Spec.NodeName, pod.OwnerReferences = "elsewhere", []metav1.OwnerReference{{Name: "x"}}
-			preparePodStatus(context.Background(), pod, old)
-			checkErrors(t, validatePodStatus(context.Background(), pod, old), test.want...)
-			if pod.Spec.NodeName != "" || pod.OwnerReferences != nil {
-				t.Error("an update of the status changed something else")
-			}
-		})
 	}
 }
 

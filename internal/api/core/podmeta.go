@@ -1,6 +1,7 @@
 package core
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -25,6 +26,9 @@ func validatePodAnnotations(annotations map[string]string, spec *corev1.PodSpec,
 		errs = append(errs, validateDeletionCost(cost, path.Key(corev1.PodDeletionCost))...)
 	}
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		if key == corev1.SeccompPodAnnotationKey || strings.HasPrefix(key, corev1.SeccompContainerAnnotationKeyPrefix) {
+			errs = append(errs, validateSeccompAnnotation(annotations[key], path.Child(key))...)
+		}
 		container, ok := strings.CutPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix)
 		if !ok {
 			continue
@@ -33,11 +37,139 @@ func validatePodAnnotations(annotations map[string]string, spec *corev1.PodSpec,
 		if !hasContainer(spec, container) {
 			errs = append(errs, field.Invalid(path.Key(key), container, "container not found"))
 		}
-		if appArmorFromAnnotation(profile) == nil && profile != "" {
-			errs = append(errs, field.Invalid(path.Key(key), profile, "invalid AppArmor profile name"))
+		if !isAppArmorAnnotation(profile) {
+			errs = append(errs, field.Invalid(path.Key(key), profile, fmt.Sprintf("invalid AppArmor profile name: %q", profile)))
 		}
 	}
 	return errs
+}
+
+// validatePodAnnotationsUpdate: what makes a pod the mirror of a static one, and AppArmor profiles, are decided at creation.
+func validatePodAnnotationsUpdate(pod, old *corev1.Pod) field.ErrorList {
+	path := field.NewPath("metadata", "annotations")
+	var errs field.ErrorList
+	kept := func(key, what string) {
+		is, has := pod.Annotations[key]
+		was, had := old.Annotations[key]
+		switch {
+		case had && (!has || is != was):
+			errs = append(errs, field.Forbidden(path.Key(key), "may not remove or update "+what))
+		case has && !had:
+			errs = append(errs, field.Forbidden(path.Key(key), "may not add "+what))
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(old.Annotations)) {
+		if strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix) {
+			kept(key, "AppArmor annotations")
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(pod.Annotations)) {
+		if _, had := old.Annotations[key]; !had && strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix) {
+			kept(key, "AppArmor annotations")
+		}
+	}
+	kept(corev1.MirrorPodAnnotationKey, "mirror pod annotation")
+	return append(errs, validatePodAnnotations(pod.Annotations, &pod.Spec, path)...)
+}
+
+// validateProfilesMatch: who names a seccomp or AppArmor profile both by an annotation, the old way, and by the field must name
+// the same. path is that of the spec.
+func validateProfilesMatch(annotations map[string]string, spec *corev1.PodSpec, path *field.Path) field.ErrorList {
+	if len(annotations) == 0 {
+		return nil
+	}
+	v := &podValidator{spec: spec}
+	var podAppArmor *corev1.AppArmorProfile
+	if sc := spec.SecurityContext; sc != nil {
+		podAppArmor = sc.AppArmorProfile
+		if annotation, ok := annotations[corev1.SeccompPodAnnotationKey]; ok {
+			v.seccompMatches(annotation, sc.SeccompProfile, path.Child("securityContext", "seccompProfile"))
+		}
+	}
+	v.eachContainer(path, func(c *corev1.Container, at *field.Path) {
+		if c.SecurityContext == nil {
+			return
+		}
+		if annotation, ok := annotations[corev1.SeccompContainerAnnotationKeyPrefix+c.Name]; ok {
+			v.seccompMatches(annotation, c.SecurityContext.SeccompProfile, at.Child("securityContext", "seccompProfile"))
+		}
+	})
+	if spec.OS != nil && spec.OS.Name == corev1.Windows {
+		return v.errs
+	}
+	v.eachContainer(path, func(c *corev1.Container, at *field.Path) {
+		profile := podAppArmor
+		if c.SecurityContext != nil && c.SecurityContext.AppArmorProfile != nil {
+			profile = c.SecurityContext.AppArmorProfile
+		}
+		if annotation, ok := annotations[corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+c.Name]; ok {
+			v.appArmorMatches(annotation, profile, at.Child("securityContext", "appArmorProfile"))
+		}
+	})
+	return v.errs
+}
+
+func (v *podValidator) seccompMatches(annotation string, p *corev1.SeccompProfile, path *field.Path) {
+	if p == nil {
+		return
+	}
+	var same bool
+	switch p.Type {
+	case corev1.SeccompProfileTypeUnconfined:
+		same = annotation == corev1.SeccompProfileNameUnconfined
+	case corev1.SeccompProfileTypeRuntimeDefault:
+		same = annotation == corev1.SeccompProfileRuntimeDefault || annotation == corev1.DeprecatedSeccompProfileDockerDefault
+	case corev1.SeccompProfileTypeLocalhost:
+		var profile string
+		profile, same = strings.CutPrefix(annotation, corev1.SeccompLocalhostProfileNamePrefix)
+		if same && (p.LocalhostProfile == nil || *p.LocalhostProfile != profile) {
+			v.add(field.Forbidden(path.Child("localhostProfile"), "seccomp profile in annotation and field must match"))
+		}
+	default: // said elsewhere
+		same = true
+	}
+	if !same {
+		v.add(field.Forbidden(path.Child("type"), "seccomp type in annotation and field must match"))
+	}
+}
+
+func (v *podValidator) appArmorMatches(annotation string, p *corev1.AppArmorProfile, path *field.Path) {
+	if p == nil {
+		return
+	}
+	var same bool
+	switch p.Type {
+	case corev1.AppArmorProfileTypeUnconfined:
+		same = annotation == corev1.DeprecatedAppArmorBetaProfileNameUnconfined
+	case corev1.AppArmorProfileTypeRuntimeDefault:
+		same = annotation == corev1.DeprecatedAppArmorBetaProfileRuntimeDefault
+	case corev1.AppArmorProfileTypeLocalhost:
+		var profile string
+		profile, same = strings.CutPrefix(annotation, corev1.DeprecatedAppArmorBetaProfileNamePrefix)
+		if same && (p.LocalhostProfile == nil || *p.LocalhostProfile != profile) {
+			v.add(field.Forbidden(path.Child("localhostProfile"), "apparmor profile in annotation and field must match"))
+		}
+	default: // said elsewhere
+		same = true
+	}
+	if !same {
+		v.add(field.Forbidden(path.Child("type"), "apparmor type in annotation and field must match"))
+	}
+}
+
+// validateSeccompAnnotation checks the name of a profile as annotations give it.
+func validateSeccompAnnotation(profile string, path *field.Path) field.ErrorList {
+	switch profile {
+	case corev1.SeccompProfileRuntimeDefault, corev1.DeprecatedSeccompProfileDockerDefault, corev1.SeccompProfileNameUnconfined:
+		return nil
+	}
+	local, ok := strings.CutPrefix(profile, corev1.SeccompLocalhostProfileNamePrefix)
+	if !ok {
+		return field.ErrorList{field.Invalid(path, profile, "must be a valid seccomp profile")}
+	}
+	v := &podValidator{}
+	v.localDescendingPath(local, path)
+	return v.errs
 }
 
 // validateDeletionCost: a whole number in the one way it is written ("+1" and "01" are not).
@@ -56,6 +188,13 @@ func hasContainer(spec *corev1.PodSpec, name string) bool {
 		}
 	}
 	return false
+}
+
+// isAppArmorAnnotation says whether an annotation names a profile; the empty one names none.
+func isAppArmorAnnotation(profile string) bool {
+	return profile == "" || profile == corev1.DeprecatedAppArmorBetaProfileRuntimeDefault ||
+		profile == corev1.DeprecatedAppArmorBetaProfileNameUnconfined ||
+		strings.HasPrefix(profile, corev1.DeprecatedAppArmorBetaProfileNamePrefix)
 }
 
 // appArmorFromAnnotation reads the profile that annotations named before there was a field; nil when it is malformed.
@@ -102,7 +241,7 @@ func validateClaimTemplateMeta(meta *metav1.ObjectMeta, path *field.Path) field.
 	errs = append(errs, metav1validation.ValidateLabels(meta.Labels, path.Child("labels"))...)
 	forbid := func(set bool, name string) {
 		if set {
-			errs = append(errs, field.Forbidden(path.Child(name), "cannot be set for an ephemeral volume"))
+			errs = append(errs, field.Forbidden(path.Child(name), "cannot be set"))
 		}
 	}
 	forbid(meta.Name != "", "name")

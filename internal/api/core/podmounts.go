@@ -38,7 +38,7 @@ func (v *podValidator) volumeMounts(c *corev1.Container, list *field.Path) {
 		}
 		if m.SubPathExpr != "" {
 			if m.SubPath != "" {
-				v.add(field.Invalid(list.Child("subPathExpr"), m.SubPathExpr, "subPathExpr and subPath are mutually exclusive"))
+				v.add(field.Invalid(at.Child("subPathExpr"), m.SubPathExpr, "subPathExpr and subPath are mutually exclusive"))
 			}
 			v.localDescendingPath(m.SubPathExpr, list.Child("subPathExpr"))
 		}
@@ -76,7 +76,7 @@ func (v *podValidator) recursiveReadOnly(m *corev1.VolumeMount, path *field.Path
 		}
 	default:
 		v.add(field.NotSupported(path, *mode, []corev1.RecursiveReadOnlyMode{
-			corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyIfPossible, corev1.RecursiveReadOnlyEnabled}))
+			corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible}))
 	}
 }
 

@@ -181,6 +181,8 @@ func (v *podValidator) claimNames(claims []corev1.ResourceClaim, path *field.Pat
 			v.add(field.Duplicate(at, claim.Name))
 		case seen.Has(key):
 			v.add(field.Duplicate(at, key))
+		case claim.Request == "" && hasRequestOf(seen, claim.Name):
+			v.add(field.Duplicate(at, claim.Name))
 		}
 		seen.Insert(key)
 		if !v.claims.Has(claim.Name) {
@@ -196,6 +198,16 @@ func (v *podValidator) claimNames(claims []corev1.ResourceClaim, path *field.Pat
 	}
 }
 
+// hasRequestOf says whether a request of the claim is among what is used already.
+func hasRequestOf(seen sets.Set[string], claim string) bool {
+	for key := range seen {
+		if strings.HasPrefix(key, claim+"/") {
+			return true
+		}
+	}
+	return false
+}
+
 // podResources checks spec.resources (KEP-2837): the pod requests at least what its containers do together, and none of them
 // may have a limit above the pod's.
 func (v *podValidator) podResources(spec *field.Path) {
@@ -205,7 +217,7 @@ func (v *podValidator) podResources(spec *field.Path) {
 	}
 	path := spec.Child("resources")
 	if len(r.Claims) > 0 {
-		v.add(field.Forbidden(path.Child("claims"), "claims may not be set for Resources at pod-level"))
+		v.add(field.Forbidden(path.Child("claims"), "claims cannot be set for Resources at pod-level"))
 	}
 	v.resourceRequirements(r, path, true)
 	containers := &corev1.Pod{Spec: corev1.PodSpec{Containers: v.spec.Containers, InitContainers: v.spec.InitContainers}}

@@ -24,12 +24,13 @@ func (v *podValidator) affinity(path *field.Path) {
 	if n := a.NodeAffinity; n != nil {
 		at := path.Child("nodeAffinity")
 		if n.RequiredDuringSchedulingIgnoredDuringExecution != nil {
-			v.addAll(ValidateNodeSelector(n.RequiredDuringSchedulingIgnoredDuringExecution, at.Child(required)))
+			v.addAll(validateNodeSelector(n.RequiredDuringSchedulingIgnoredDuringExecution, at.Child(required), v.oldAffinityHasInvalidValues()))
 		}
 		for i := range n.PreferredDuringSchedulingIgnoredDuringExecution {
 			term, at := &n.PreferredDuringSchedulingIgnoredDuringExecution[i], at.Child(preferred).Index(i)
 			v.weight(term.Weight, at)
-			v.addAll(validateNodeSelectorTerm(&term.Preference, at.Child("preference")))
+			// A preference with values that no label can have is one that no node meets, and always was accepted.
+			v.addAll(validateNodeSelectorTerm(&term.Preference, at.Child("preference"), true))
 		}
 	}
 	if p := a.PodAffinity; p != nil {
@@ -69,23 +70,19 @@ func (v *podValidator) podAffinityTerm(term *corev1.PodAffinityTerm, path *field
 	for _, namespace := range term.Namespaces {
 		v.invalid(path.Child("namespace"), namespace, apivalidation.ValidateNamespaceName(namespace, false))
 	}
-	v.labelKeys(term.MatchLabelKeys, term.LabelSelector, metav1.LabelSelectorOpIn, path.Child("matchLabelKeys"))
-	v.labelKeys(term.MismatchLabelKeys, term.LabelSelector, metav1.LabelSelectorOpNotIn, path.Child("mismatchLabelKeys"))
+	v.labelKeys(term.MatchLabelKeys, term.LabelSelector, true, path.Child("matchLabelKeys"))
+	// What must not match may well be narrowed further by the selector.
+	v.labelKeys(term.MismatchLabelKeys, term.LabelSelector, false, path.Child("mismatchLabelKeys"))
 	for i, key := range term.MatchLabelKeys {
 		if slices.Contains(term.MismatchLabelKeys, key) {
 			v.add(field.Invalid(path.Child("matchLabelKeys").Index(i), key,
 				"exists in both matchLabelKeys and mismatchLabelKeys"))
 		}
 	}
-	v.topologyKey(term.TopologyKey, path.Child("topologyKey"))
-}
-
-func (v *podValidator) topologyKey(key string, path *field.Path) {
-	if key == "" {
-		v.add(field.Required(path, "can not be empty"))
-		return
+	if term.TopologyKey == "" {
+		v.add(field.Required(path.Child("topologyKey"), "can not be empty"))
 	}
-	v.addAll(metav1validation.ValidateLabelName(key, path))
+	v.addAll(metav1validation.ValidateLabelName(term.TopologyKey, path.Child("topologyKey")))
 }
 
 func (v *podValidator) labelSelector(selector *metav1.LabelSelector, path *field.Path) {
@@ -132,9 +129,9 @@ func eachAffinityTerm(a *corev1.Affinity, f func(*corev1.PodAffinityTerm)) {
 	}
 }
 
-// labelKeys checks matchLabelKeys and mismatchLabelKeys. When a Pod is created its own values of these labels are
-// added to the selector (with operator op), so only there a key may be in both.
-func (v *podValidator) labelKeys(keys []string, selector *metav1.LabelSelector, op metav1.LabelSelectorOperator, path *field.Path) {
+// labelKeys checks matchLabelKeys and mismatchLabelKeys. exclusive says that a key must not be in the selector, too; when a
+// Pod is created its own values of matchLabelKeys are added to the selector, so only there it may.
+func (v *podValidator) labelKeys(keys []string, selector *metav1.LabelSelector, exclusive bool, path *field.Path) {
 	if len(keys) == 0 {
 		return
 	}
@@ -144,19 +141,14 @@ func (v *podValidator) labelKeys(keys []string, selector *metav1.LabelSelector, 
 	}
 	for i, key := range keys {
 		v.addAll(metav1validation.ValidateLabelName(key, path.Index(i)))
-		if v.selects(selector, key, op) {
-			v.add(field.Invalid(path.Index(i), key, fmt.Sprintf("exists in both %s and labelSelector", lastElement(path))))
+		if exclusive && v.selects(selector, key) {
+			v.add(field.Invalid(path.Index(i), key, "exists in both matchLabelKeys and labelSelector"))
 		}
 	}
 }
 
-func lastElement(path *field.Path) string {
-	s := path.String()
-	return s[strings.LastIndexByte(s, '.')+1:]
-}
-
 // selects says whether the selector has the key by another way than having been merged from the pod's own labels.
-func (v *podValidator) selects(selector *metav1.LabelSelector, key string, merged metav1.LabelSelectorOperator) bool {
+func (v *podValidator) selects(selector *metav1.LabelSelector, key string) bool {
 	if _, ok := selector.MatchLabels[key]; ok {
 		return true
 	}
@@ -164,7 +156,7 @@ func (v *podValidator) selects(selector *metav1.LabelSelector, key string, merge
 		if e.Key != key {
 			continue
 		}
-		isMerged := v.Pod && v.meta != nil && e.Operator == merged && len(e.Values) == 1 && e.Values[0] == v.meta.Labels[key]
+		isMerged := v.Pod && v.meta != nil && e.Operator == metav1.LabelSelectorOpIn && len(e.Values) == 1 && e.Values[0] == v.meta.Labels[key]
 		// A pod's labels may change after the merge, its spec may not.
 		if !isMerged && v.Old == nil {
 			return true
@@ -173,23 +165,47 @@ func (v *podValidator) selects(selector *metav1.LabelSelector, key string, merge
 	return false
 }
 
-// ValidateNodeSelector checks a selector of nodes: that of a pod's affinity, or of a volume's.
-func ValidateNodeSelector(selector *corev1.NodeSelector, path *field.Path) field.ErrorList {
+// validateNodeSelector checks a selector of nodes: that of a pod's affinity, or of a volume's. anyValue lets values pass that no
+// label can have.
+func validateNodeSelector(selector *corev1.NodeSelector, path *field.Path, anyValue bool) field.ErrorList {
 	path = path.Child("nodeSelectorTerms")
 	if len(selector.NodeSelectorTerms) == 0 {
 		return field.ErrorList{field.Required(path, "must have at least one node selector term")}
 	}
 	var errs field.ErrorList
 	for i := range selector.NodeSelectorTerms {
-		errs = append(errs, validateNodeSelectorTerm(&selector.NodeSelectorTerms[i], path.Index(i))...)
+		errs = append(errs, validateNodeSelectorTerm(&selector.NodeSelectorTerms[i], path.Index(i), anyValue)...)
 	}
 	return errs
 }
 
-func validateNodeSelectorTerm(term *corev1.NodeSelectorTerm, path *field.Path) field.ErrorList {
+// oldAffinityHasInvalidValues: what is stored with such values can still be updated.
+func (v *podValidator) oldAffinityHasInvalidValues() bool {
+	if v.Old == nil {
+		return false
+	}
+	n := nodeAffinityOf(v.Old)
+	return n != nil && hasInvalidNodeValues(n.RequiredDuringSchedulingIgnoredDuringExecution)
+}
+
+func hasInvalidNodeValues(selector *corev1.NodeSelector) bool {
+	if selector == nil {
+		return false
+	}
+	for i := range selector.NodeSelectorTerms {
+		for _, e := range selector.NodeSelectorTerms[i].MatchExpressions {
+			if slices.ContainsFunc(e.Values, func(value string) bool { return len(content.IsLabelValue(value)) > 0 }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func validateNodeSelectorTerm(term *corev1.NodeSelectorTerm, path *field.Path, anyValue bool) field.ErrorList {
 	var errs field.ErrorList
 	for i := range term.MatchExpressions {
-		errs = append(errs, validateNodeExpression(&term.MatchExpressions[i], path.Child("matchExpressions").Index(i))...)
+		errs = append(errs, validateNodeExpression(&term.MatchExpressions[i], path.Child("matchExpressions").Index(i), anyValue)...)
 	}
 	for i := range term.MatchFields {
 		errs = append(errs, validateNodeField(&term.MatchFields[i], path.Child("matchFields").Index(i))...)
@@ -197,7 +213,7 @@ func validateNodeSelectorTerm(term *corev1.NodeSelectorTerm, path *field.Path) f
 	return errs
 }
 
-func validateNodeExpression(r *corev1.NodeSelectorRequirement, path *field.Path) field.ErrorList {
+func validateNodeExpression(r *corev1.NodeSelectorRequirement, path *field.Path, anyValue bool) field.ErrorList {
 	var errs field.ErrorList
 	values := path.Child("values")
 	switch r.Operator {
@@ -217,6 +233,9 @@ func validateNodeExpression(r *corev1.NodeSelectorRequirement, path *field.Path)
 		errs = append(errs, field.Invalid(path.Child("operator"), r.Operator, "not a valid selector operator"))
 	}
 	errs = append(errs, metav1validation.ValidateLabelName(r.Key, path.Child("key"))...)
+	if anyValue {
+		return errs
+	}
 	for i, value := range r.Values {
 		for _, message := range content.IsLabelValue(value) {
 			errs = append(errs, field.Invalid(values.Index(i), value, message))
@@ -283,23 +302,21 @@ func (v *podValidator) tolerations(tolerations []corev1.Toleration, path *field.
 }
 
 func (v *podValidator) topologySpread(path *field.Path) {
-	type kind struct {
-		key    string
-		action corev1.UnsatisfiableConstraintAction
-	}
-	seen := map[kind]bool{}
 	for i := range v.spec.TopologySpreadConstraints {
 		c, at := &v.spec.TopologySpreadConstraints[i], path.Index(i)
 		if c.MaxSkew <= 0 {
 			v.add(field.Invalid(at.Child("maxSkew"), c.MaxSkew, "must be greater than zero"))
 		}
-		v.topologyKey(c.TopologyKey, at.Child("topologyKey"))
-		optionalEnum(v, at.Child("whenUnsatisfiable"), c.WhenUnsatisfiable, corev1.DoNotSchedule, corev1.ScheduleAnyway)
-		k := kind{c.TopologyKey, c.WhenUnsatisfiable}
-		if seen[k] {
-			v.add(field.Duplicate(at.Child("{topologyKey, whenUnsatisfiable}"), fmt.Sprintf("{%v, %v}", k.key, k.action)))
+		if c.TopologyKey == "" {
+			v.add(field.Required(at.Child("topologyKey"), "can not be empty"))
 		}
-		seen[k] = true
+		optionalEnum(v, at.Child("whenUnsatisfiable"), c.WhenUnsatisfiable, corev1.DoNotSchedule, corev1.ScheduleAnyway)
+		repeated := slices.ContainsFunc(v.spec.TopologySpreadConstraints[i+1:], func(o corev1.TopologySpreadConstraint) bool {
+			return o.TopologyKey == c.TopologyKey && o.WhenUnsatisfiable == c.WhenUnsatisfiable
+		})
+		if repeated {
+			v.add(field.Duplicate(at.Child("{topologyKey, whenUnsatisfiable}"), fmt.Sprintf("{%v, %v}", c.TopologyKey, c.WhenUnsatisfiable)))
+		}
 		if n := c.MinDomains; n != nil {
 			if *n <= 0 {
 				v.add(field.Invalid(at.Child("minDomains"), *n, "must be greater than zero"))
@@ -315,7 +332,7 @@ func (v *podValidator) topologySpread(path *field.Path) {
 		if p := c.NodeTaintsPolicy; p != nil {
 			optionalEnum(v, at.Child("nodeTaintsPolicy"), *p, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)
 		}
-		v.labelKeys(c.MatchLabelKeys, c.LabelSelector, metav1.LabelSelectorOpIn, at.Child("matchLabelKeys"))
+		v.labelKeys(c.MatchLabelKeys, c.LabelSelector, true, at.Child("matchLabelKeys"))
 		v.labelSelector(c.LabelSelector, at.Child("labelSelector"))
 	}
 }

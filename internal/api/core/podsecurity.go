@@ -25,8 +25,8 @@ const (
 var (
 	sysctlRegexp       = regexp.MustCompile("^" + sysctlFormat + "$")
 	controlCharacters  = regexp.MustCompile(`[[:cntrl:]]+`)
-	netBIOSDomain      = regexp.MustCompile(`^[^\\/:\*\?"<>|\.]+[^\\/:\*\?"<>|]{0,14}$`)
-	dnsDomain          = regexp.MustCompile(`^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?\.)*[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?\.?$`)
+	netBIOSDomain      = regexp.MustCompile(`^[^\\/:\*\?"<>|\.][^\\/:\*\?"<>|]{0,14}$`)
+	dnsDomain          = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$`)
 	windowsUserInvalid = regexp.MustCompile(`["/\\:;|=,\+\*\?<>@\[\]]`)
 	windowsUserDots    = regexp.MustCompile(`^[\. ]+$`)
 )
@@ -43,8 +43,8 @@ func (v *podValidator) podSecurityContext(path *field.Path) {
 	if sc.FSGroup != nil {
 		v.invalid(path.Child("fsGroup"), *sc.FSGroup, validation.IsValidGroupID(*sc.FSGroup))
 	}
-	for _, gid := range sc.SupplementalGroups {
-		v.invalid(path.Child("supplementalGroups"), gid, validation.IsValidGroupID(gid))
+	for i, gid := range sc.SupplementalGroups {
+		v.invalid(path.Child("supplementalGroups").Index(i), gid, validation.IsValidGroupID(gid))
 	}
 	if p := sc.SupplementalGroupsPolicy; p != nil {
 		optionalEnum(v, path.Child("supplementalGroupsPolicy"), *p,
@@ -82,7 +82,7 @@ func (v *podValidator) sysctls(sysctls []corev1.Sysctl, path *field.Path) {
 			v.add(field.Required(at, ""))
 		case len(s.Name) > maxSysctlLength || !sysctlRegexp.MatchString(s.Name):
 			v.add(field.Invalid(at, s.Name,
-				fmt.Sprintf("must have at most %d characters and match regex %s", maxSysctlLength, sysctlFormat)))
+				fmt.Sprintf("must have at most %d characters and match regex %s", maxSysctlLength, sysctlRegexp)))
 		case seen.Has(s.Name):
 			v.add(field.Duplicate(at, s.Name))
 		}
@@ -223,7 +223,10 @@ func (v *podValidator) windowsUser(name string, path *field.Path) {
 		reject("runAsUserName cannot contain more than one backslash")
 		return
 	}
-	if hasDomain && (len(domain) >= maxWindowsDomain || !netBIOSDomain.MatchString(domain) && !dnsDomain.MatchString(domain)) {
+	if len(domain) >= maxWindowsDomain {
+		reject(fmt.Sprintf("runAsUserName's Domain length must be under %d characters", maxWindowsDomain))
+	}
+	if hasDomain && !netBIOSDomain.MatchString(domain) && !dnsDomain.MatchString(domain) {
 		reject("runAsUserName's Domain doesn't match the NetBios nor the DNS format")
 	}
 	switch {

@@ -47,9 +47,13 @@ func TestVolumeSources(t *testing.T) {
 		{"portworxVolume: {}", []string{at + "portworxVolume.volumeID: Required value"}},
 		{"csi: {nodePublishSecretRef: {}}", []string{at + "csi.driver: Required value", at + "csi.nodePublishSecretRef.name: Required value"}},
 		{"csi: {driver: A_b}", []string{at + `csi.driver: Invalid value: "A_b": a lowercase RFC 1123 subdomain...`}},
+		{"csi: {driver: d, nodePublishSecretRef: {name: A_b}}", []string{at + `csi.name: Invalid value: "A_b": a lowercase RFC 1123 subdomain...`}},
+		{"flexVolume: {driver: d, options: {Kubernetes.io/x: a, k8s.io: b}}", []string{
+			at + `flexVolume.options[Kubernetes.io/x]: Invalid value: "Kubernetes.io/x": kubernetes.io and k8s.io namespaces are reserved`,
+			at + `flexVolume.options[k8s.io]: Invalid value: "k8s.io": kubernetes.io and k8s.io namespaces are reserved`}},
 		{"ephemeral: {}", []string{at + "ephemeral.volumeClaimTemplate: Required value"}},
 		{"ephemeral: {volumeClaimTemplate: {metadata: {name: nm}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}}", []string{
-			at + "ephemeral.volumeClaimTemplate.metadata.name: Forbidden: cannot be set for an ephemeral volume"}},
+			at + "ephemeral.volumeClaimTemplate.metadata.name: Forbidden: cannot be set"}},
 		{"downwardAPI: {items: [{path: a, resourceFieldRef: {resource: limits.cpu}}]}", []string{
 			at + "downwardAPI.resourceFieldRef.containerName: Required value"}},
 		{"downwardAPI: {items: [{path: a, fieldRef: {fieldPath: spec.nodeName}}]}", []string{
@@ -125,7 +129,7 @@ func TestSecurityContexts(t *testing.T) {
 		{c("procMount: Open"), []string{at + `.procMount: Unsupported value: "Open": supported values: "Default", "Unmasked"`}},
 		{"securityContext: {fsGroup: -1, supplementalGroups: [-2], fsGroupChangePolicy: Never, supplementalGroupsPolicy: X, seLinuxChangePolicy: Z}", []string{
 			"spec.securityContext.fsGroup: Invalid value: -1: must be between 0 and 2147483647, inclusive",
-			"spec.securityContext.supplementalGroups: Invalid value: -2: must be between 0 and 2147483647, inclusive",
+			"spec.securityContext.supplementalGroups[0]: Invalid value: -2: must be between 0 and 2147483647, inclusive",
 			`spec.securityContext.supplementalGroupsPolicy: Unsupported value: "X": supported values: "Merge", "Strict"`,
 			`spec.securityContext.fsGroupChangePolicy: Unsupported value: "Never": supported values: "Always", "OnRootMismatch"`,
 			`spec.securityContext.seLinuxChangePolicy: Unsupported value: "Z": supported values: "MountOption", "Recursive"`}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -30,7 +31,7 @@ func preparePodStatus(_ context.Context, pod, old *corev1.Pod) {
 func validatePodStatus(_ context.Context, pod, old *corev1.Pod) field.ErrorList {
 	path := field.NewPath("status")
 	v := &podValidator{}
-	v.addAll(validatePodAnnotations(pod.Annotations, &pod.Spec, field.NewPath("metadata", "annotations")))
+	v.addAll(validatePodAnnotationsUpdate(pod, old))
 	if name := pod.Status.NominatedNodeName; name != "" && name != old.Status.NominatedNodeName {
 		v.invalid(path.Child("nominatedNodeName"), name, apivalidation.NameIsDNSSubdomain(name, false))
 	}
@@ -48,6 +49,7 @@ func validatePodStatus(_ context.Context, pod, old *corev1.Pod) field.ErrorList 
 	v.terminatedStays(pod.Status.EphemeralContainerStatuses, old.Status.EphemeralContainerStatuses,
 		path.Child("ephemeralContainerStatuses"), func(*corev1.ContainerStatus) bool { return false })
 	v.claimStatuses(pod, path.Child("resourceClaimStatuses"))
+	v.containerStatuses(pod, path)
 	v.podIPs(pod, old, path)
 	v.hostIPs(pod, old, path)
 	return v.errs
@@ -120,9 +122,86 @@ func (v *podValidator) claimStatuses(pod *corev1.Pod, path *field.Path) {
 		if !known {
 			v.add(field.Invalid(at.Child("name"), s.Name, "must match the name of an entry in `spec.resourceClaims`"))
 		}
-		if s.ResourceClaimName != nil {
-			v.invalid(at.Child("resourceClaimName"), *s.ResourceClaimName, validation.IsDNS1123Subdomain(*s.ResourceClaimName))
+		if slices.ContainsFunc(pod.Status.ResourceClaimStatuses[:i], func(o corev1.PodResourceClaimStatus) bool { return o.Name == s.Name }) {
+			v.add(field.Duplicate(at.Child("name"), s.Name))
 		}
+		if s.ResourceClaimName != nil {
+			v.invalid(at.Child("name"), *s.ResourceClaimName, validation.IsDNS1123Subdomain(*s.ResourceClaimName))
+		}
+	}
+}
+
+// containerStatuses checks who the processes of containers are, and the health of the devices that they were given.
+func (v *podValidator) containerStatuses(pod *corev1.Pod, path *field.Path) {
+	windows := pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows
+	users := func(list []corev1.ContainerStatus, at *field.Path) {
+		for i := range list {
+			if u := list[i].User; u != nil && u.Linux != nil {
+				v.linuxUser(u.Linux, windows, at.Index(i).Child("linux"))
+			}
+		}
+	}
+	status := &pod.Status
+	users(status.ContainerStatuses, path.Child("containerStatuses"))
+	users(status.InitContainerStatuses, path.Child("initContainerStatuses"))
+	users(status.EphemeralContainerStatuses, path.Child("ephemeralContainerStatuses"))
+	v.deviceHealth(status.ContainerStatuses, pod.Spec.Containers, path.Child("containerStatuses"))
+	v.deviceHealth(status.InitContainerStatuses, pod.Spec.InitContainers, path.Child("initContainerStatuses"))
+	for i := range status.EphemeralContainerStatuses {
+		if len(status.EphemeralContainerStatuses[i].AllocatedResourcesStatus) > 0 {
+			v.add(field.Forbidden(path.Child("ephemeralContainerStatuses").Index(i).Child("allocatedResourcesStatus"),
+				"must not be specified in container status"))
+		}
+	}
+}
+
+func (v *podValidator) linuxUser(u *corev1.LinuxContainerUser, windows bool, at *field.Path) {
+	if windows {
+		v.add(field.Forbidden(at, "cannot be set for a windows pod"))
+		return
+	}
+	v.invalid(at.Child("uid"), u.UID, validation.IsValidUserID(u.UID))
+	v.invalid(at.Child("gid"), u.GID, validation.IsValidGroupID(u.GID))
+	for i, gid := range u.SupplementalGroups {
+		v.invalid(at.Child("supplementalGroups").Index(i), gid, validation.IsValidGroupID(gid))
+	}
+}
+
+// deviceHealth: only what a container requests can have a health (KEP-4680).
+func (v *podValidator) deviceHealth(list []corev1.ContainerStatus, containers []corev1.Container, path *field.Path) {
+	for i := range list {
+		c := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == list[i].Name })
+		for j := range list[i].AllocatedResourcesStatus {
+			r, at := &list[i].AllocatedResourcesStatus[j], path.Index(i).Child("allocatedResourcesStatus").Index(j)
+			if c >= 0 {
+				v.requested(r.Name, &containers[c].Resources, at.Child("name"))
+			}
+			for k := range r.Resources {
+				d, at := &r.Resources[k], at.Child("resources").Index(k)
+				optionalEnum(v, at.Child("health"), d.Health,
+					corev1.ResourceHealthStatusHealthy, corev1.ResourceHealthStatusUnhealthy, corev1.ResourceHealthStatusUnknown)
+				if slices.ContainsFunc(r.Resources[:k], func(o corev1.ResourceHealth) bool { return o.ResourceID == d.ResourceID }) {
+					v.add(field.Duplicate(at.Child("resourceID"), d.ResourceID))
+				}
+			}
+		}
+	}
+}
+
+func (v *podValidator) requested(name corev1.ResourceName, r *corev1.ResourceRequirements, at *field.Path) {
+	claim, isClaim := strings.CutPrefix(string(name), "claim:")
+	if !isClaim {
+		if _, ok := r.Requests[name]; !ok {
+			v.add(field.Invalid(at, name, "must match one of the container's resource requests"))
+		}
+		return
+	}
+	known := slices.ContainsFunc(r.Claims, func(c corev1.ResourceClaim) bool {
+		return claim == c.Name && c.Request == "" || claim == c.Name+"/"+c.Request && c.Request != ""
+	})
+	if !known {
+		v.add(field.Invalid(at, name, "must match one of the container's resource claims in a format 'claim:<claimName>/<request>' "+
+			"or 'claim:<claimName>' if request is empty"))
 	}
 }
 

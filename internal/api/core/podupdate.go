@@ -51,15 +51,8 @@ func raisePodGeneration(pod, old *corev1.Pod) {
 // in a copy that must then equal the old.
 func validatePodUpdate(_ context.Context, pod, old *corev1.Pod) field.ErrorList {
 	path := field.NewPath("spec")
-	errs := validatePodAnnotations(pod.Annotations, &pod.Spec, field.NewPath("metadata", "annotations"))
-	errs = append(errs, ValidatePodSpec(&pod.Spec, &pod.ObjectMeta, path, PodOptions{Pod: true, Old: &old.Spec})...)
-	if value, mirror := old.Annotations[corev1.MirrorPodAnnotationKey]; pod.Annotations[corev1.MirrorPodAnnotationKey] != value {
-		if !mirror {
-			value = pod.Annotations[corev1.MirrorPodAnnotationKey]
-		}
-		errs = append(errs, field.Invalid(field.NewPath("metadata", "annotations").Key(corev1.MirrorPodAnnotationKey),
-			value, "may not remove or update mirror pod annotation"))
-	}
+	errs := ValidatePodSpec(&pod.Spec, &pod.ObjectMeta, path, PodOptions{Pod: true, Old: &old.Spec})
+	errs = append(errs, validatePodAnnotationsUpdate(pod, old)...)
 	for _, list := range []struct {
 		name     string
 		next, at []corev1.Container
@@ -136,7 +129,7 @@ func validateGatesUpdate(next, old []corev1.PodSchedulingGate, path *field.Path)
 	var errs field.ErrorList
 	for i, gate := range next {
 		if !slices.Contains(old, gate) {
-			errs = append(errs, field.Forbidden(path.Index(i),
+			errs = append(errs, field.Forbidden(path.Index(i).Child("name"),
 				fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", gate.Name)))
 		}
 	}
@@ -151,7 +144,7 @@ func validateGatedScheduling(spec, old *corev1.PodSpec, path *field.Path) field.
 		for key, value := range old.NodeSelector {
 			if got, ok := spec.NodeSelector[key]; !ok || got != value {
 				errs = append(errs, field.Invalid(path.Child("nodeSelector"), spec.NodeSelector,
-					"only additions are allowed (no mutations or deletions)"))
+					"only additions to spec.nodeSelector are allowed (no mutations or deletions)"))
 				break
 			}
 		}
@@ -190,7 +183,7 @@ func validateNarrowedAffinity(next, old *corev1.NodeAffinity, path *field.Path) 
 	if next != nil && next.RequiredDuringSchedulingIgnoredDuringExecution != nil {
 		is = next.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	}
-	if len(is) != len(was) {
+	if len(was) > 0 && len(is) != len(was) {
 		return field.ErrorList{field.Invalid(path, is, "no additions/deletions to non-empty NodeSelectorTerms list are allowed")}
 	}
 	var errs field.ErrorList
@@ -232,10 +225,11 @@ func takeStored(pod, old *corev1.Pod) {
 // validateEphemeralUpdate: ephemeral containers may be added, never changed or removed.
 func validateEphemeralUpdate(_ context.Context, pod, old *corev1.Pod) field.ErrorList {
 	path := field.NewPath("spec", "ephemeralContainers")
-	errs := ValidatePodSpec(&pod.Spec, &pod.ObjectMeta, field.NewPath("spec"), PodOptions{Pod: true, Old: &old.Spec})
-	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
-		return append(errs, field.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers"))
+	if _, mirror := old.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
+		return field.ErrorList{field.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers")}
 	}
+	errs := ValidatePodSpec(&pod.Spec, &pod.ObjectMeta, field.NewPath("spec"), PodOptions{Pod: true, Old: &old.Spec})
+	errs = append(errs, validatePodAnnotationsUpdate(pod, old)...)
 	for i := range old.Spec.EphemeralContainers {
 		was := &old.Spec.EphemeralContainers[i]
 		at := slices.IndexFunc(pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return c.Name == was.Name })

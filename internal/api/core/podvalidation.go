@@ -30,6 +30,7 @@ func ValidatePodTemplateSpec(template *corev1.PodTemplateSpec, path *field.Path,
 	errs = append(errs, apivalidation.ValidateAnnotations(template.Annotations, path.Child("annotations"))...)
 	errs = append(errs, validatePodAnnotations(template.Annotations, &template.Spec, path.Child("annotations"))...)
 	errs = append(errs, ValidatePodSpec(&template.Spec, &template.ObjectMeta, path.Child("spec"), opts)...)
+	errs = append(errs, validateProfilesMatch(template.Annotations, &template.Spec, path.Child("spec"))...)
 	if len(template.Spec.EphemeralContainers) > 0 {
 		errs = append(errs, field.Forbidden(path.Child("spec", "ephemeralContainers"),
 			"ephemeral containers not allowed in pod template"))
@@ -84,7 +85,6 @@ func ValidatePodSpec(spec *corev1.PodSpec, meta *metav1.ObjectMeta, path *field.
 	v.ephemeralContainers(path.Child("ephemeralContainers"))
 	v.podResources(path)
 	v.hostNetworkPorts(spec.Containers, path.Child("containers"))
-	v.hostNetworkPorts(spec.InitContainers, path.Child("initContainers"))
 	enum(v, path.Child("restartPolicy"), spec.RestartPolicy,
 		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
 	enum(v, path.Child("dnsPolicy"), spec.DNSPolicy,

@@ -29,15 +29,18 @@ func (v *podValidator) volumeList(list *field.Path) {
 	v.volumes = make(map[string]*corev1.Volume, len(v.spec.Volumes))
 	for i := range v.spec.Volumes {
 		volume, at := &v.spec.Volumes[i], list.Index(i)
+		before := len(v.errs)
 		v.volumeSource(volume, at)
-		switch messages := validation.IsDNS1123Label(volume.Name); {
-		case volume.Name == "":
+		if volume.Name == "" {
 			v.add(field.Required(at.Child("name"), ""))
-		case len(messages) > 0:
-			v.invalid(at.Child("name"), volume.Name, messages)
-		case v.volumes[volume.Name] != nil:
+		} else {
+			v.invalid(at.Child("name"), volume.Name, validation.IsDNS1123Label(volume.Name))
+		}
+		if v.volumes[volume.Name] != nil {
 			v.add(field.Duplicate(at.Child("name"), volume.Name))
-		default:
+		}
+		// What mounts a volume that is not valid is told that it is not there.
+		if len(v.errs) == before {
 			v.volumes[volume.Name] = volume
 		}
 	}
@@ -327,7 +330,11 @@ func (v *podValidator) podCertificate(c *corev1.PodCertificateProjection, at *fi
 func (v *podValidator) csiVolume(c *corev1.CSIVolumeSource, at *field.Path) {
 	v.csiDriver(c.Driver, at.Child("driver"))
 	if ref := c.NodePublishSecretRef; ref != nil {
-		v.required(ref.Name, at.Child("nodePublishSecretRef"), "name")
+		if ref.Name == "" {
+			v.add(field.Required(at.Child("nodePublishSecretRef", "name"), ""))
+		} else {
+			v.invalid(at.Child("name"), ref.Name, validation.IsDNS1123Subdomain(ref.Name))
+		}
 	}
 }
 

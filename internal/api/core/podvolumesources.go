@@ -111,11 +111,8 @@ func validateFC(fc *corev1.FCVolumeSource, at *field.Path) field.ErrorList {
 func validateFlex(driver string, options map[string]string, at *field.Path) field.ErrorList {
 	errs := requireAll(at, "driver", driver)
 	for _, key := range slices.Sorted(maps.Keys(options)) {
-		namespace, _, ok := strings.Cut(key, "/")
-		if !ok {
-			continue
-		}
-		if dotted := "." + namespace; strings.HasSuffix(dotted, ".kubernetes.io") || strings.HasSuffix(dotted, ".k8s.io") {
+		namespace, _, _ := strings.Cut(key, "/")
+		if dotted := "." + strings.ToLower(namespace); strings.HasSuffix(dotted, ".kubernetes.io") || strings.HasSuffix(dotted, ".k8s.io") {
 			errs = append(errs, field.Invalid(at.Child("options").Key(key), key,
 				"kubernetes.io and k8s.io namespaces are reserved"))
 		}

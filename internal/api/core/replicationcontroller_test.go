@@ -121,10 +121,17 @@ func TestResourceQuota(t *testing.T) {
 		{"conflict", "spec: {hard: {pods: 1}, scopes: [BestEffort, NotBestEffort]}", []string{
 			`spec.scopes: Invalid value: ["BestEffort","NotBestEffort"]: conflicting scopes`}},
 		{"selector", "spec: {scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: In}]}}", []string{
-			"spec.scopeSelector.matchExpressions[0].values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"}},
+			"spec.scopeSelector.matchExpressions.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"}},
+		{"operator", "spec: {scopeSelector: {matchExpressions: [{scopeName: BestEffort, operator: DoesNotExist}]}}", []string{
+			`spec.scopeSelector.matchExpressions.operator: Invalid value: "DoesNotExist": must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ` +
+				`ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity`}},
+		{"conflict of selectors", "spec: {scopeSelector: {matchExpressions: [{scopeName: BestEffort, operator: Exists}, {scopeName: NotBestEffort, operator: Exists}]}}", []string{
+			`spec.scopeSelector.matchExpressions: Invalid value: null: conflicting scopes`}},
 	})
 	quota, _ := create[*corev1.ResourceQuota](t, r, "metadata: {name: q}\nspec: {scopes: [Terminating]}")
 	changed := quota.DeepCopy()
+	changed.Spec.ScopeSelector = &corev1.ScopeSelector{}
+	checkErrors(t, r.ValidateUpdate(context.Background(), changed, quota))
 	changed.Spec.Scopes = nil
 	checkErrors(t, r.ValidateUpdate(context.Background(), changed, quota), "spec.scopes: Invalid value: null: field is immutable")
 	quota.Status = corev1.ResourceQuotaStatus{

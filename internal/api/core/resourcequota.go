@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -36,9 +35,6 @@ func ResourceQuota() *api.Resource {
 				errs := validateQuotaSpec(&q.Spec)
 				if !sets.New(q.Spec.Scopes...).Equal(sets.New(old.Spec.Scopes...)) {
 					errs = append(errs, field.Invalid(field.NewPath("spec", "scopes"), q.Spec.Scopes, "field is immutable"))
-				}
-				if !equality.Semantic.DeepEqual(q.Spec.ScopeSelector, old.Spec.ScopeSelector) {
-					errs = append(errs, field.Invalid(field.NewPath("spec", "scopeSelector"), q.Spec.ScopeSelector, "field is immutable"))
 				}
 				return errs
 			},
@@ -70,11 +66,14 @@ func validateQuotaSpec(spec *corev1.ResourceQuotaSpec) field.ErrorList {
 	if spec.ScopeSelector == nil {
 		return errs
 	}
+	at := path.Child("scopeSelector", "matchExpressions")
+	var scopes []corev1.ResourceQuotaScope
 	for i := range spec.ScopeSelector.MatchExpressions {
-		errs = append(errs, validateScopeExpression(spec, &spec.ScopeSelector.MatchExpressions[i],
-			path.Child("scopeSelector", "matchExpressions").Index(i))...)
+		e := &spec.ScopeSelector.MatchExpressions[i]
+		errs = append(errs, validateScopeExpression(spec, e, at)...)
+		scopes = append(scopes, e.ScopeName)
 	}
-	return errs
+	return append(errs, validateScopePairs(scopes, spec.Scopes, at)...)
 }
 
 func validateQuotaStatus(status *corev1.ResourceQuotaStatus) field.ErrorList {
@@ -135,12 +134,18 @@ func validateScopes(spec *corev1.ResourceQuotaSpec, path *field.Path) field.Erro
 	for _, scope := range spec.Scopes {
 		errs = append(errs, validateScope(spec, scope, spec.Scopes, at)...)
 	}
+	return append(errs, validateScopePairs(spec.Scopes, spec.Scopes, at)...)
+}
+
+// validateScopePairs: a pod is one or the other, never both. value is what the errors show.
+func validateScopePairs(scopes []corev1.ResourceQuotaScope, value any, at *field.Path) field.ErrorList {
+	var errs field.ErrorList
 	for _, pair := range [][2]corev1.ResourceQuotaScope{
 		{corev1.ResourceQuotaScopeBestEffort, corev1.ResourceQuotaScopeNotBestEffort},
 		{corev1.ResourceQuotaScopeTerminating, corev1.ResourceQuotaScopeNotTerminating},
 	} {
-		if slices.Contains(spec.Scopes, pair[0]) && slices.Contains(spec.Scopes, pair[1]) {
-			errs = append(errs, field.Invalid(at, spec.Scopes, "conflicting scopes"))
+		if slices.Contains(scopes, pair[0]) && slices.Contains(scopes, pair[1]) {
+			errs = append(errs, field.Invalid(at, value, "conflicting scopes"))
 		}
 	}
 	return errs
@@ -160,10 +165,15 @@ func validateScope(spec *corev1.ResourceQuotaSpec, scope corev1.ResourceQuotaSco
 }
 
 func validateScopeExpression(spec *corev1.ResourceQuotaSpec, e *corev1.ScopedResourceSelectorRequirement, path *field.Path) field.ErrorList {
-	errs := validateScope(spec, e.ScopeName, e.ScopeName, path.Child("scopeName"))
+	var errs field.ErrorList
+	if !allScopes.Has(e.ScopeName) {
+		errs = append(errs, field.Invalid(path.Child("scopeName"), e.ScopeName, "unsupported scope"))
+	} else {
+		errs = append(errs, validateScope(spec, e.ScopeName, spec.ScopeSelector, path)...)
+	}
 	valued := e.ScopeName == corev1.ResourceQuotaScopePriorityClass || e.ScopeName == corev1.ResourceQuotaScopeVolumeAttributesClass
 	if !valued && e.Operator != corev1.ScopeSelectorOpExists {
-		errs = append(errs, field.Invalid(path.Child("operator"), e.Operator, "must be 'Exist' when scope is any of "+
+		errs = append(errs, field.Invalid(path.Child("operator"), e.Operator, "must be 'Exists' when scope is any of "+
 			"ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, "+
 			"ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"))
 	}

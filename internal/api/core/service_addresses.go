@@ -165,16 +165,26 @@ func validateSourceRanges(svc, old *corev1.Service, path *field.Path) field.Erro
 
 func validateServiceUpdate(svc, old *corev1.Service) field.ErrorList {
 	var errs field.ErrorList
+	path := field.NewPath("spec")
 	if svc.Spec.Type != corev1.ServiceTypeExternalName && old.Spec.Type != corev1.ServiceTypeExternalName {
-		path := field.NewPath("spec")
-		errs = append(errs, keepsFirst(path.Child("clusterIPs"), svc.Spec.ClusterIPs, old.Spec.ClusterIPs, "clusterIP")...)
-		errs = append(errs, keepsFirst(path.Child("ipFamilies"), svc.Spec.IPFamilies, old.Spec.IPFamilies, "ipFamily")...)
+		policy := svc.Spec.IPFamilyPolicy
+		is, was := IsHeadless(svc), IsHeadless(old)
+		if !is || !was {
+			errs = append(errs, keepsFirst(path.Child("clusterIPs"), svc.Spec.ClusterIPs, old.Spec.ClusterIPs, policy, "clusterIP")...)
+		}
+		if !is && !was { // a headless service can change its families
+			errs = append(errs, keepsFirst(path.Child("ipFamilies"), svc.Spec.IPFamilies, old.Spec.IPFamilies, policy, "ipFamily")...)
+		}
+	}
+	if NeedsHealthCheckPort(svc) && NeedsHealthCheckPort(old) && svc.Spec.HealthCheckNodePort != old.Spec.HealthCheckNodePort {
+		errs = append(errs, field.Forbidden(path.Child("healthCheckNodePort"), "field is immutable"))
 	}
 	return append(errs, validateService(svc, old)...)
 }
 
-// keepsFirst checks that a list of at most two, once set, keeps its first element, and its second unless it is dropped.
-func keepsFirst[T ~string](path *field.Path, now, was []T, name string) field.ErrorList {
+// keepsFirst checks that a list of at most two, once set, keeps its first element, and its second unless it is dropped, which
+// the policy must say.
+func keepsFirst[T ~string](path *field.Path, now, was []T, policy *corev1.IPFamilyPolicy, name string) field.ErrorList {
 	switch {
 	case len(was) == 0:
 		return nil
@@ -184,6 +194,9 @@ func keepsFirst[T ~string](path *field.Path, now, was []T, name string) field.Er
 		return field.ErrorList{field.Invalid(path.Index(0), now, "may not change once set")}
 	case len(now) > 1 && len(was) > 1 && now[1] != was[1]:
 		return field.ErrorList{field.Invalid(path.Index(1), now, "may not change once set")}
+	case len(now) == 1 && len(was) > 1 && ptr.Deref(policy, "") != corev1.IPFamilyPolicySingleStack:
+		return field.ErrorList{field.Invalid(field.NewPath("spec", "ipFamilyPolicy"), policy,
+			"must be set to 'SingleStack' when releasing the secondary "+name)}
 	}
 	return nil
 }
@@ -194,7 +207,7 @@ func validateServiceStatusUpdate(_ context.Context, svc, old *corev1.Service) fi
 	ingresses := svc.Status.LoadBalancer.Ingress
 	var errs field.ErrorList
 	if len(ingresses) > 0 && svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
-		errs = append(errs, field.Forbidden(path, `may only be used when `+"`spec.type`"+` is "LoadBalancer"`))
+		errs = append(errs, field.Forbidden(path, "may only be used when `spec.type` is 'LoadBalancer'"))
 	}
 	var before []string
 	for _, ingress := range old.Status.LoadBalancer.Ingress {

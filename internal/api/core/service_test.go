@@ -38,8 +38,8 @@ func TestService(t *testing.T) {
 		{Name: "duplicate node port", Patch: `{spec: {type: NodePort, ports: [{name: a, port: 80, nodePort: 30000}, {name: b, port: 81, nodePort: 30000}]}}`, Want: []string{
 			"spec.ports[1].nodePort: Duplicate value: 30000"}},
 		{Name: "one node port for two protocols", Patch: `{spec: {type: NodePort, ports: [{name: a, port: 53, nodePort: 30000}, {name: b, port: 53, protocol: UDP, nodePort: 30000}]}}`},
-		{Name: "the kubelet's port", Patch: `{spec: {type: LoadBalancer, ports: [{port: 10250}]}}`, Want: []string{
-			"spec.ports[0]: Invalid value: 10250: may not expose port 10250 externally since it is used by kubelet"}},
+		{Name: "topology annotations", Patch: `{metadata: {annotations: {service.kubernetes.io/topology-mode: Auto, service.kubernetes.io/topology-aware-hints: x}}}`, Want: []string{
+			`metadata.annotations[service.kubernetes.io/topology-mode]: Invalid value: "Auto": must match annotations[service.kubernetes.io/topology-aware-hints] when both are specified`}},
 		{Name: "headless NodePort", Patch: `{spec: {type: NodePort, clusterIP: None}}`, Want: []string{
 			`spec.clusterIPs[0]: Invalid value: "None": may not be set to 'None' for NodePort services`}},
 		{Name: "ExternalName", Patch: `{spec: {type: ExternalName, externalName: example.org., ports: []}}`},
@@ -67,7 +67,7 @@ func TestService(t *testing.T) {
 			`spec.ipFamilyPolicy: Unsupported value: "Any": supported values: "PreferDualStack", "RequireDualStack", "SingleStack"`}},
 		{Name: "external IPs", Patch: `{spec: {externalIPs: [127.0.0.1, 0.0.0.0, 169.254.1.1, 224.0.0.1, x]}}`, Want: []string{
 			`spec.externalIPs[0]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)`,
-			`spec.externalIPs[1]: Invalid value: "0.0.0.0": may not be unspecified (0.0.0.0 or ::)`,
+			`spec.externalIPs[1]: Invalid value: "0.0.0.0": may not be unspecified (0.0.0.0)`,
 			`spec.externalIPs[2]: Invalid value: "169.254.1.1": may not be in the link-local range (169.254.0.0/16, fe80::/10)`,
 			`spec.externalIPs[3]: Invalid value: "224.0.0.1": may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)`,
 			`spec.externalIPs[4]: Invalid value: "x": ` + notIP}},
@@ -98,12 +98,23 @@ func TestServiceUpdate(t *testing.T) {
 			`spec.ipFamilies[0]: Invalid value: ["IPv6"]: may not change once set`,
 			"spec.clusterIPs[0]: Invalid value: \"10.0.0.1\": expected an IPv6 value as indicated by `ipFamilies[0]`",
 		}},
+		{Name: "drops the second family", Old: `{spec: {clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1, "fd00::1"], ipFamilies: [IPv4, IPv6], ipFamilyPolicy: PreferDualStack}}`,
+			Patch: `{spec: {clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], ipFamilies: [IPv4], ipFamilyPolicy: PreferDualStack}}`, Want: []string{
+				`spec.ipFamilyPolicy: Invalid value: "PreferDualStack": must be set to 'SingleStack' when releasing the secondary clusterIP`,
+				`spec.ipFamilyPolicy: Invalid value: "PreferDualStack": must be set to 'SingleStack' when releasing the secondary ipFamily`}},
+		{Name: "a headless one changes its families", Old: `{spec: {clusterIP: None, clusterIPs: [None], ipFamilies: [IPv4]}}`,
+			Patch: `{spec: {clusterIP: None, clusterIPs: [None], ipFamilies: [IPv6]}}`},
+		{Name: "becomes headless", Old: allocated, Patch: `{spec: {clusterIP: None, clusterIPs: [None]}}`, Want: []string{
+			`spec.clusterIPs[0]: Invalid value: ["None"]: may not change once set`}},
+		{Name: "another port for health checks", Old: `{spec: {type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30100}}`,
+			Patch: `{spec: {type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30101}}`, Want: []string{
+				`spec.healthCheckNodePort: Forbidden: field is immutable`}},
 		{Name: "changes the class", Old: `{spec: {type: LoadBalancer, loadBalancerClass: a/b}}`, Patch: `{spec: {type: LoadBalancer, loadBalancerClass: a/c}}`, Want: []string{
 			`spec.loadBalancerClass: Invalid value: "a/c": may not change once set`}},
 		{Name: "becomes an ExternalName", Old: allocated, Patch: `{spec: {type: ExternalName, externalName: a, clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], ipFamilies: [IPv4], ipFamilyPolicy: SingleStack}}`},
 		{Name: "load balancer is done", Old: `{spec: {type: LoadBalancer}}`, Patch: `{spec: {type: LoadBalancer}, status: {loadBalancer: {ingress: [{ip: 192.0.2.1}, {hostname: a.b}]}}}`, Subresource: "status"},
 		{Name: "load balancer of a ClusterIP", Old: `{}`, Patch: `{status: {loadBalancer: {ingress: [{ip: 192.0.2.1, ipMode: VIP}]}}}`, Subresource: "status", Want: []string{
-			"status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is \"LoadBalancer\""}},
+			"status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'"}},
 		{Name: "bad load balancer", Old: `{spec: {type: LoadBalancer}}`, Subresource: "status",
 			Patch: `{spec: {type: LoadBalancer}, status: {loadBalancer: {ingress: [{ip: x}, {hostname: 10.0.0.1}, {ip: 10.0.0.1, ipMode: Magic}, {hostname: a, ipMode: VIP}]}}}`, Want: []string{
 				`status.loadBalancer.ingress[0].ip: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)`,

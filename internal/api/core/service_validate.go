@@ -17,7 +17,6 @@ import (
 
 const (
 	onlyLoadBalancer = "may only be used when `type` is 'LoadBalancer'"
-	kubeletPort      = 10250
 	// maxAffinitySeconds is the longest time that a client keeps its endpoint: a day.
 	maxAffinitySeconds = 86400
 )
@@ -25,7 +24,7 @@ const (
 // validateService checks a service; old is nil on creation, and lets badly written addresses stay that are there already.
 func validateService(svc, old *corev1.Service) field.ErrorList {
 	spec, path := &svc.Spec, field.NewPath("spec")
-	var errs field.ErrorList
+	errs := validateTopologyAnnotations(svc.Annotations)
 	if len(spec.Ports) == 0 && !IsHeadless(svc) && spec.Type != corev1.ServiceTypeExternalName {
 		errs = append(errs, field.Required(path.Child("ports"), ""))
 	}
@@ -53,6 +52,17 @@ func validateService(svc, old *corev1.Service) field.ErrorList {
 	return errs
 }
 
+// validateTopologyAnnotations: the old annotation and the one that replaced it must say the same.
+func validateTopologyAnnotations(annotations map[string]string) field.ErrorList {
+	hints, isOld := annotations[topologyHints]
+	mode, isNew := annotations[corev1.AnnotationTopologyMode]
+	if !isOld || !isNew || hints == mode {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("metadata", "annotations").Key(corev1.AnnotationTopologyMode), mode,
+		"must match annotations["+topologyHints+"] when both are specified")}
+}
+
 func validateServiceType(svc *corev1.Service, path *field.Path) field.ErrorList {
 	spec := &svc.Spec
 	errs := api.ValidateEnum(path.Child("type"), spec.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName,
@@ -65,12 +75,6 @@ func validateServiceType(svc *corev1.Service, path *field.Path) field.ErrorList 
 	}
 	switch spec.Type {
 	case corev1.ServiceTypeLoadBalancer:
-		for i, port := range spec.Ports {
-			if port.Port == kubeletPort {
-				errs = append(errs, field.Invalid(path.Child("ports").Index(i), port.Port,
-					fmt.Sprintf("may not expose port %v externally since it is used by kubelet", kubeletPort)))
-			}
-		}
 		headless("LoadBalancer")
 	case corev1.ServiceTypeNodePort:
 		headless("NodePort")

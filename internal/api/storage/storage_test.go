@@ -75,6 +75,14 @@ func TestVolumeAttachment(t *testing.T) {
 		{Name: "no source", Patch: `{spec: {source: {persistentVolumeName: null}}}`, Want: []string{"spec.source: Required value: " + exactlyOne}},
 		{Name: "both sources", Patch: `{spec: {source: {inlineVolumeSpec: {}}}}`, Want: []string{"spec.source: Forbidden: " + exactlyOne}},
 		{Name: "no name", Patch: `{spec: {source: {persistentVolumeName: ""}}}`, Want: []string{"spec.source.persistentVolumeName: Required value: must specify non empty persistentVolumeName"}},
+		{Name: "inline volume", Patch: `{spec: {source: {persistentVolumeName: null, inlineVolumeSpec: {accessModes: [ReadWriteOnce], csi: {driver: d, volumeHandle: h}}}}}`},
+		{Name: "bad inline volume", Patch: `{spec: {source: {persistentVolumeName: null, inlineVolumeSpec: {capacity: {storage: 1Gi}, storageClassName: a, persistentVolumeReclaimPolicy: Delete, volumeMode: Block, hostPath: {path: /x}}}}}`, Want: []string{
+			"spec.source.inlineVolumeSpec.accessModes: Required value",
+			"spec.source.inlineVolumeSpec.capacity: Forbidden: may not be specified in the context of inline volumes",
+			"spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes",
+			"spec.source.inlineVolumeSpec.persistentVolumeReclaimPolicy: Forbidden: may only be Retain in the context of inline volumes",
+			"spec.source.inlineVolumeSpec.storageClassName: Forbidden: may not be specified in the context of inline volumes",
+			"spec.source.inlineVolumeSpec.volumeMode: Forbidden: may not specify volumeMode other than Filesystem in the context of inline volumes"}},
 		{Name: "moves", Old: `{}`, Patch: `{spec: {nodeName: n2}}`, Want: []string{
 			`spec: Invalid value: {"attacher":"d.example","source":{"persistentVolumeName":"pv"},"nodeName":"n2"}: field is immutable`}},
 	})

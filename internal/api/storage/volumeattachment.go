@@ -69,7 +69,7 @@ func validateAttachment(spec *storagev1.VolumeAttachmentSpec, path *field.Path) 
 	case name != nil && inline != nil:
 		errs = append(errs, field.Forbidden(source, exactlyOne))
 	case inline != nil:
-		errs = append(errs, core.ValidatePersistentVolumeSpec(inline, source.Child("inlineVolumeSpec"))...)
+		errs = append(errs, core.ValidateInlineVolumeSpec(inline, source.Child("inlineVolumeSpec"))...)
 	case *name == "":
 		errs = append(errs, field.Required(source.Child("persistentVolumeName"), "must specify non empty persistentVolumeName"))
 	default:
