@@ -89,7 +89,6 @@ func validateNodeUpdate(ctx context.Context, node, old *corev1.Node) field.Error
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "providerID"),
 			"node updates may not change providerID except from \"\" to valid"))
 	}
-	//lint:ignore SA1019 what is there stays
 	if node.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID {
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "externalID"), "may not be updated"))
 	}
