@@ -195,24 +195,31 @@ func (n *agent) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var sandboxSeccompProfile string
+	if n.runtime != nil {
+		sandboxSeccompProfile = n.runtime.SandboxSeccompProfile()
+	}
 	k, err := kubelet.New(kubelet.Config{
 		NodeName:        n.Name,
 		Version:         Version().GitVersion,
 		NodeIPs:         []netip.Addr{n.ip},
 		Client:          client,
 		RuntimeEndpoint: n.RuntimeEndpoint,
-		RootDir:         n.layout.KubeletDir(),
-		LogDir:          n.layout.PodLogDir(),
-		StaticPodDir:    n.layout.StaticPodDir(),
-		CgroupRoot:      n.layout.CgroupRoot(),
-		ClusterDNS:      []string{n.facts.ClusterDNS.String()},
-		ClusterDomain:   n.facts.ClusterDomain,
-		ResolvConf:      n.ResolvConf,
-		MaxPods:         n.MaxPods,
-		Port:            int32(n.KubeletPort),
-		Labels:          labels,
-		Taints:          taints,
-		Log:             n.log.With("component", "kubelet"),
+
+		SandboxSeccompProfile: sandboxSeccompProfile,
+
+		RootDir:       n.layout.KubeletDir(),
+		LogDir:        n.layout.PodLogDir(),
+		StaticPodDir:  n.layout.StaticPodDir(),
+		CgroupRoot:    n.layout.CgroupRoot(),
+		ClusterDNS:    []string{n.facts.ClusterDNS.String()},
+		ClusterDomain: n.facts.ClusterDomain,
+		ResolvConf:    n.ResolvConf,
+		MaxPods:       n.MaxPods,
+		Port:          int32(n.KubeletPort),
+		Labels:        labels,
+		Taints:        taints,
+		Log:           n.log.With("component", "kubelet"),
 	})
 	if err != nil {
 		return fmt.Errorf("setting up the kubelet: %w", err)

@@ -133,6 +133,9 @@ func Start(ctx context.Context, cfg Config) (_ *Instance, err error) {
 	if err := in.ensureSandboxImage(ctx); err != nil {
 		return nil, err
 	}
+	if err := in.writeSandboxSeccomp(); err != nil {
+		return nil, err
+	}
 	// Shims that died while containerd was away have been cleaned up with the executables they ran from by now.
 	if err := helpers.Prune(in.cfg.BinDir, hasProcess); err != nil {
 		cfg.Log.Warn("removing the helper executables of other versions", "err", err)

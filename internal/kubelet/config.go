@@ -30,6 +30,8 @@ type Config struct {
 	// and the same when empty.
 	RuntimeEndpoint string
 	ImageEndpoint   string
+	// SandboxSeccompProfile is the path of a seccomp profile for sandboxes; empty means the runtime's default profile.
+	SandboxSeccompProfile string
 
 	// RootDir holds pods/<uid>/ with their volumes (/var/lib/kubelet), LogDir the logs of containers (/var/log/pods),
 	// StaticPodDir manifests of static pods (none when empty).

@@ -40,9 +40,11 @@ type Node struct {
 	ClusterDomain string
 	ResolvConf    string
 	SeccompDir    string
-	Capacity      corev1.ResourceList
-	Allocatable   corev1.ResourceList
-	CgroupV2      bool
+	// SandboxSeccompProfile is the path of the profile for sandboxes; empty means the runtime's default.
+	SandboxSeccompProfile string
+	Capacity              corev1.ResourceList
+	Allocatable           corev1.ResourceList
+	CgroupV2              bool
 	// RecursiveReadOnly says that the runtime makes mounts recursively read-only.
 	RecursiveReadOnly bool
 }

@@ -246,3 +246,22 @@ func TestSysctls(t *testing.T) {
 		}
 	}
 }
+
+func TestSandboxSeccomp(t *testing.T) {
+	privileged := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{SecurityContext: &corev1.SecurityContext{Privileged: ptr(true)}}}}}
+	const own = "/run/profile.json"
+	for _, test := range []struct {
+		profile string
+		pod     *corev1.Pod
+		want    *runtimeapi.SecurityProfile
+	}{
+		{"", &corev1.Pod{}, &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}},
+		{own, &corev1.Pod{}, &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: own}},
+		{own, privileged, nil},
+	} {
+		node := &Node{SandboxSeccompProfile: test.profile}
+		if got := node.sandboxSecurity(test.pod).Seccomp; got.String() != test.want.String() {
+			t.Errorf("profile %q: %v, want %v", test.profile, got, test.want)
+		}
+	}
+}

@@ -99,6 +99,9 @@ func (n *Node) sandboxSecurity(pod *corev1.Pod) *runtimeapi.LinuxSandboxSecurity
 		SupplementalGroups: supplementalGroups(pod),
 		Seccomp:            &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 	}
+	if n.SandboxSeccompProfile != "" {
+		out.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: n.SandboxSeccompProfile}
+	}
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
 			if sc := list[i].SecurityContext; sc != nil && sc.Privileged != nil && *sc.Privileged {
