@@ -93,9 +93,10 @@ func Load(dir string, o Options) (*PKI, error) {
 
 func loadAuthority(dir, file, commonName string, now func() time.Time) (*Authority, error) {
 	keyFile, certFile := filepath.Join(dir, file+".key"), filepath.Join(dir, file+".crt")
-	// The key is written before the certificate: a certificate without its key is one whose key was taken away.
-	if _, err := os.Stat(keyFile); os.IsNotExist(err) {
-		if _, err := os.Stat(certFile); err == nil {
+	// The key is written before the certificate, here and by others at the same time: whoever sees a certificate, and then no key,
+	// knows that the key was taken away.
+	if _, err := os.Stat(certFile); err == nil {
+		if _, err := os.Stat(keyFile); os.IsNotExist(err) {
 			return nil, fmt.Errorf("%s is there, but its key %s is missing: put the key back, or remove both to start with a new authority", certFile, keyFile)
 		}
 	}
