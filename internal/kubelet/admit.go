@@ -4,9 +4,9 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
+	"github.com/proa-k8s/proa/internal/kubelet/allocation"
 	"github.com/proa-k8s/proa/internal/kubelet/criconfig"
 	"github.com/proa-k8s/proa/internal/kubelet/podstatus"
 )
@@ -61,42 +61,20 @@ func critical(pod *corev1.Pod) bool {
 
 // fits checks the resources that are asked for, and host ports.
 func fits(pod *corev1.Pod, others []*corev1.Pod, facts *nodeFacts) *podstatus.Reason {
-	used := corev1.ResourceList{}
+	rejected := func(short *allocation.Shortage) *podstatus.Reason {
+		return &podstatus.Reason{Reason: "OutOf" + string(short.Resource), Message: "Pod was rejected: " + short.String()}
+	}
+	count := int64(len(others))
+	if limit := facts.allocatable.Pods().Value(); count+1 > limit {
+		return rejected(&allocation.Shortage{Resource: corev1.ResourcePods, Requested: 1, Used: count, Capacity: limit})
+	}
+	if short := allocation.Short(allocation.Requests(pod), others, facts.allocatable); short != nil {
+		return rejected(short)
+	}
 	ports := map[hostPort]bool{}
-	count := int64(0)
 	for _, o := range others {
-		count++
-		for name, q := range resourcehelper.PodRequests(o, resourcehelper.PodResourcesOptions{}) {
-			sum := used[name]
-			sum.Add(q)
-			used[name] = sum
-		}
 		for _, p := range hostPorts(o) {
 			ports[p] = true
-		}
-	}
-	short := func(name corev1.ResourceName, requested, used, capacity int64) *podstatus.Reason {
-		return &podstatus.Reason{
-			Reason: "OutOf" + string(name),
-			Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
-				name, requested, used, capacity),
-		}
-	}
-	if limit := facts.allocatable.Pods().Value(); count+1 > limit {
-		return short(corev1.ResourcePods, 1, count, limit)
-	}
-	for name, q := range resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{}) {
-		if q.IsZero() {
-			continue
-		}
-		have, sum := facts.allocatable[name], used[name]
-		total := sum.DeepCopy()
-		total.Add(q)
-		if total.Cmp(have) > 0 {
-			if name == corev1.ResourceCPU {
-				return short(name, q.MilliValue(), sum.MilliValue(), have.MilliValue())
-			}
-			return short(name, q.Value(), sum.Value(), have.Value())
 		}
 	}
 	for _, want := range hostPorts(pod) {

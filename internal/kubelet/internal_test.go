@@ -7,6 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/proa-k8s/proa/internal/kubelet/plan"
 )
 
 func TestAdmit(t *testing.T) {
@@ -120,6 +122,37 @@ func TestStaticPodManifest(t *testing.T) {
 	} {
 		if _, err := staticPod("/m/a.yaml", []byte(text), "node"); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestBelowUse(t *testing.T) {
+	limited := func(id, limit string) plan.Update {
+		return plan.Update{ID: id, Container: &corev1.Container{Name: id, Resources: corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(limit)}}}}
+	}
+	for name, test := range map[string]struct {
+		resize        plan.Resize
+		before, after int64
+		used          map[string]int64
+		want          string
+	}{
+		"room":              {plan.Resize{Updates: []plan.Update{limited("a", "100")}, Narrow: true}, 200, 100, map[string]int64{"a": 100}, ""},
+		"container":         {plan.Resize{Updates: []plan.Update{limited("a", "100")}}, 200, 100, map[string]int64{"a": 101}, `attempting to set container "a" memory limit (100) below current usage (101)`},
+		"pod":               {plan.Resize{Narrow: true}, 200, 100, map[string]int64{"a": 60, "b": 60}, "attempting to set pod memory limit (100) below current usage (120)"},
+		"pod not narrowed":  {plan.Resize{}, 200, 100, map[string]int64{"a": 150}, ""},
+		"pod not unbounded": {plan.Resize{Narrow: true}, 200, -1, map[string]int64{"a": 300}, ""},
+	} {
+		var sum int64
+		for _, v := range test.used {
+			sum += v
+		}
+		got := ""
+		if err := belowUse(&test.resize, test.before, test.after, test.used, sum); err != nil {
+			got = err.Error()
+		}
+		if got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
 		}
 	}
 }

@@ -61,6 +61,9 @@ func (w *worker) execute(a *plan.Actions) {
 	for i := range a.Start {
 		w.start(a.Start[i])
 	}
+	if a.Resize != nil {
+		w.resizeInPlace(a.Resize)
+	}
 }
 
 // createSandbox makes a sandbox: the pod's cgroup, its namespaces and its network.
@@ -82,6 +85,10 @@ func (w *worker) createSandbox(attempt uint32) {
 			if err == nil {
 				w.sandboxWait = 0
 				delete(w.hold, "")
+				if state := w.resize.state; state != nil {
+					state.Cgroup, state.Pod = w.k.cgroups.Limits(pod), pod.Spec.Resources
+					w.saveAllocation()
+				}
 				w.observed.Sandboxes = append([]cri.Sandbox{*sandbox}, w.observed.Sandboxes...)
 				return
 			}
@@ -180,6 +187,11 @@ func (w *worker) kill(a plan.Kill) {
 		w.k.events.container(pod, a.Name, corev1.EventTypeNormal, "Killing", a.Message)
 	}
 	stopping := w.stop != nil
+	if a.Restart {
+		// However it ends, it has not come to its end.
+		w.restarting[a.ID] = true
+		w.waiting[a.Name] = podstatus.Reason{Reason: podstatus.ContainerCreating}
+	}
 	w.operate(func() func() {
 		deadline := time.Now().Add(a.Grace)
 		if hook := preStop(container); hook != nil && a.Grace > 0 && !again {
@@ -208,7 +220,7 @@ func (w *worker) kill(a plan.Kill) {
 				w.log.Warn("ending a container failed", "container", a.Name, "err", err)
 				w.k.events.container(pod, a.Name, corev1.EventTypeWarning, "FailedKillPod", "error killing container: "+err.Error())
 				w.hold[a.Name] = time.Now().Add(firstRetry)
-			} else if !stopping {
+			} else if !stopping && !a.Restart {
 				delete(w.waiting, a.Name)
 			}
 		}
@@ -239,11 +251,15 @@ func (w *worker) start(s plan.Start) {
 	w.cancelStart[name] = cancel
 	end := w.begin(name, plan.Operation{Kind: plan.Starting})
 	job := startJob{w: w, pod: w.pod, Start: s, podIPs: w.podIPs()}
+	replaced := ""
 	if old := containerStatus(w.status, name); old != nil && s.Attempt == 0 && old.ContainerID != "" {
 		job.Attempt = uint32(old.RestartCount) + 1 // its earlier instances were removed
 	}
-	if last := w.observed.Newest(name); last != nil && last.State == cri.Created {
-		job.stale = last.ID
+	if last := w.observed.Newest(name); last != nil {
+		replaced = last.ID
+		if last.State == cri.Created {
+			job.stale = last.ID
+		}
 	}
 	w.operate(func() func() {
 		err := job.run(ctx)
@@ -256,6 +272,7 @@ func (w *worker) start(s plan.Start) {
 				delete(w.waiting, name)
 				delete(w.hold, name)
 				delete(w.startFails, name)
+				delete(w.restarting, replaced)
 				return
 			}
 			w.startFailed(&job, err)

@@ -132,6 +132,9 @@ func (k *Kubelet) launch(pod *corev1.Pod, from origin) *worker {
 	w := newWorker(k, pod, from, observed)
 	// What was listed may have changed since, or have come to be.
 	w.dirty, w.relist = true, observed == nil
+	if from == fromAPI && pod.DeletionTimestamp == nil {
+		w.restoreAllocation()
+	}
 	switch {
 	case from == fromRemains:
 		w.removed = true
@@ -139,7 +142,7 @@ func (k *Kubelet) launch(pod *corev1.Pod, from origin) *worker {
 	case pod.DeletionTimestamp != nil:
 		w.beginStop(w.grace(), nil)
 	case observed == nil && (pod.Status.Phase == "" || pod.Status.Phase == corev1.PodPending):
-		if why := k.admit(pod); why != nil {
+		if why := k.admit(w.pod); why != nil {
 			k.events.pod(pod, corev1.EventTypeWarning, why.Reason, why.Message)
 			w.rejected = true
 			w.beginStop(0, why)
@@ -155,20 +158,14 @@ func (k *Kubelet) launch(pod *corev1.Pod, from origin) *worker {
 		delete(k.workers, w.uid)
 		k.mu.Unlock()
 		k.ended(w)
+		k.serveResizes()
 	})
 	return w
 }
 
 // admit decides about a new pod. k.mu is held.
 func (k *Kubelet) admit(pod *corev1.Pod) *podstatus.Reason {
-	var others []*corev1.Pod
-	for _, w := range k.workers {
-		o := w.current.Load()
-		if w.origin != fromRemains && o.Status.Phase != corev1.PodSucceeded && o.Status.Phase != corev1.PodFailed {
-			others = append(others, o)
-		}
-	}
-	return admit(pod, others, &nodeFacts{
+	return admit(pod, k.allocated(nil), &nodeFacts{
 		node: k.object.Current(), allocatable: k.node.Allocatable,
 		unsafeSysctls: k.cfg.AllowedUnsafeSysctls, pressure: k.object.Pressure,
 	})

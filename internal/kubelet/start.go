@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/proa-k8s/proa/internal/kubelet/allocation"
 	"github.com/proa-k8s/proa/internal/kubelet/cri"
 	"github.com/proa-k8s/proa/internal/kubelet/criconfig"
 	"github.com/proa-k8s/proa/internal/kubelet/images"
@@ -198,6 +199,7 @@ func (j *startJob) config(ctx context.Context, spec *runtimeapi.ImageSpec, user 
 		o.TargetId = target
 	}
 	recordHook(config, c)
+	config.Annotations[allocation.Annotation] = allocation.Recorded(&c.Resources)
 	return config, nil
 }
 

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/proa-k8s/proa/internal/kubelet/cgroups"
 	"github.com/proa-k8s/proa/internal/kubelet/cri"
 	"github.com/proa-k8s/proa/internal/kubelet/plan"
 	"github.com/proa-k8s/proa/internal/kubelet/podstatus"
@@ -38,11 +40,15 @@ type worker struct {
 	inbox []func()
 	wake  chan struct{}
 
+	claim claim
+
 	// current is the pod with the status that was last made, for other goroutines.
 	current atomic.Pointer[corev1.Pod]
 
 	// loop
-	pod      *corev1.Pod // as declared; its status is the API's
+	declared *corev1.Pod
+	pod      *corev1.Pod // as declared, with the resources that are allocated to it; its status is the API's
+	resize   resizing
 	status   *corev1.PodStatus
 	observed *cri.Pod
 	dirty    bool // observed is out of date
@@ -68,6 +74,7 @@ type worker struct {
 	sandboxWait time.Duration // delay before the next attempt at a sandbox
 	startFails  map[string]int
 	waiting     map[string]podstatus.Reason
+	restarting  map[string]bool // IDs of containers that were ended in order to be restarted
 	probes      map[string]*probeSet
 
 	writer  *statusWriter
@@ -103,7 +110,7 @@ type volumeState struct {
 
 func newWorker(k *Kubelet, pod *corev1.Pod, from origin, observed *cri.Pod) *worker {
 	w := &worker{
-		k: k, uid: pod.UID, origin: from, ctx: k.ctx, pod: pod,
+		k: k, uid: pod.UID, origin: from, ctx: k.ctx, pod: pod, declared: pod,
 		log:         k.cfg.Log.With("pod", pod.Namespace+"/"+pod.Name),
 		ended:       make(chan struct{}),
 		wake:        make(chan struct{}, 1),
@@ -115,6 +122,7 @@ func newWorker(k *Kubelet, pod *corev1.Pod, from origin, observed *cri.Pod) *wor
 		hold:        map[string]time.Time{},
 		startFails:  map[string]int{},
 		waiting:     map[string]podstatus.Reason{},
+		restarting:  map[string]bool{},
 		probes:      map[string]*probeSet{},
 	}
 	if w.observed == nil {
@@ -179,7 +187,7 @@ func (w *worker) setPod(pod *corev1.Pod) {
 	if w.volumes.ready && shownChanged(w.pod, pod) {
 		w.volumes.again = true
 	}
-	w.pod = pod
+	w.setDeclared(pod)
 	w.writer.setName(pod)
 	if pod.DeletionTimestamp != nil {
 		w.beginStop(w.grace(), nil)
@@ -188,12 +196,12 @@ func (w *worker) setPod(pod *corev1.Pod) {
 
 // shownChanged reports whether what volumes may show of the pod itself has changed.
 func shownChanged(old, pod *corev1.Pod) bool {
-	for i := range pod.Spec.Volumes {
-		if v := &pod.Spec.Volumes[i]; v.DownwardAPI != nil || v.Projected != nil {
-			return !equalMaps(old.Labels, pod.Labels) || !equalMaps(old.Annotations, pod.Annotations)
-		}
-	}
-	return false
+	return showsItself(pod) && (!equalMaps(old.Labels, pod.Labels) || !equalMaps(old.Annotations, pod.Annotations))
+}
+
+// showsItself reports whether volumes may show something of the pod itself.
+func showsItself(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.DownwardAPI != nil || v.Projected != nil })
 }
 
 // grace is the time that the pod is given to end.
@@ -232,9 +240,16 @@ func (w *worker) run() {
 	defer w.endProbes()
 	if w.stop == nil && w.observed.Alive() {
 		// The cgroup is there; its share in that of its class must be known again.
-		if err := w.k.cgroups.SetupPod(w.pod); err != nil {
+		limits := w.k.cgroups.Limits(w.pod)
+		if w.resize.state != nil {
+			limits = cgroups.Limits{} // they may be in the middle of being changed
+		}
+		if err := w.k.cgroups.UpdatePod(w.pod, limits); err != nil {
 			w.log.Warn("taking over the cgroup of a pod", "err", err)
 		}
+	}
+	if w.pod != w.declared {
+		w.claimDeclared()
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -301,6 +316,7 @@ func (w *worker) decide(now time.Time) (plan.Actions, *corev1.PodStatus, time.Ti
 			w.down = true
 		}
 		w.noteBackoff(&actions)
+		w.noteResize(&actions)
 		status, ended := podstatus.Generate(w.statusInput(now, w.down))
 		if ended && w.stop == nil {
 			w.beginStop(w.grace(), nil)
@@ -318,6 +334,8 @@ func (w *worker) planInput(now time.Time) *plan.Input {
 		VolumesReady: w.volumes.ready,
 		Started:      map[string]bool{},
 		Unhealthy:    map[string]plan.Unhealthy{},
+		Restarting:   w.restarting,
+		Resizing:     w.resizeInput(),
 		Backoff:      w.backoff,
 		Hold:         w.hold,
 	}
@@ -346,6 +364,7 @@ func (w *worker) statusInput(now time.Time, stopped bool) *podstatus.Input {
 	pod := *w.pod
 	pod.Status = *w.mergedStatus()
 	in.Pod = &pod
+	w.resizeStatus(in)
 	return in
 }
 
@@ -424,12 +443,21 @@ func (w *worker) checkDeadline(now time.Time) time.Time {
 
 // publish makes the status known, here at once and to the API as soon as it can be written.
 func (w *worker) publish(status *corev1.PodStatus) {
+	ends := final(status.Phase) && !final(w.status.Phase)
 	w.status = status
 	pod := *w.pod
 	pod.Status = *status
 	w.current.Store(&pod)
+	if ends {
+		w.k.serveResizes() // there is room now
+	}
 	if w.origin == fromRemains || w.removed {
 		return
 	}
 	w.writer.set(status)
+}
+
+// final reports whether a pod in that phase has ended for good.
+func final(phase corev1.PodPhase) bool {
+	return phase == corev1.PodSucceeded || phase == corev1.PodFailed
 }

@@ -105,12 +105,44 @@ func detectV1(mountinfo string) (*System, error) {
 
 // Limits are the bounds of a cgroup; zero values leave what is there.
 type Limits struct {
-	Shares    int64 // weight of CPU, as in version 1: 1024 is one core
-	Quota     int64 // microseconds in a period; -1 is none
-	Period    int64 // microseconds
-	Memory    int64 // bytes; -1 is none
-	Pids      int64 // processes; -1 is none
-	Hugepages map[string]int64
+	Shares    int64            `json:"shares"` // weight of CPU, as in version 1: 1024 is one core
+	Quota     int64            `json:"quota"`  // microseconds in a period; -1 is none
+	Period    int64            `json:"period"` // microseconds
+	Memory    int64            `json:"memory"` // bytes; -1 is none
+	Pids      int64            `json:"pids"`   // processes; -1 is none
+	Hugepages map[string]int64 `json:"-"`
+}
+
+// Widest are the bounds that hold both what l and what o hold.
+func (l Limits) Widest(o Limits) Limits {
+	wide := func(a, b int64) int64 {
+		if a < 0 || b < 0 {
+			return -1
+		}
+		return max(a, b)
+	}
+	l.Shares, l.Quota, l.Memory, l.Pids = max(l.Shares, o.Shares), wide(l.Quota, o.Quota), wide(l.Memory, o.Memory), wide(l.Pids, o.Pids)
+	return l
+}
+
+// Since are the bounds of l that are not those of o; the others are left as they are.
+func (l Limits) Since(o Limits) Limits {
+	changed := func(value *int64, old int64) {
+		if *value == old {
+			*value = 0
+		}
+	}
+	changed(&l.Shares, o.Shares)
+	changed(&l.Quota, o.Quota)
+	changed(&l.Memory, o.Memory)
+	changed(&l.Pids, o.Pids)
+	l.Hugepages = nil
+	return l
+}
+
+// Differ reports whether any bound that can be resized differs.
+func (l Limits) Differ(o Limits) bool {
+	return l.Shares != o.Shares || l.Quota != o.Quota || l.Memory != o.Memory
 }
 
 // write makes a cgroup and sets its limits. path is absolute in the hierarchies.

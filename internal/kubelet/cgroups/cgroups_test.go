@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -147,5 +148,23 @@ func TestReal(t *testing.T) {
 	}
 	if err := m.RemovePod(p); err != nil || len(m.Pods()) != 0 {
 		t.Errorf("after removal: %v, %v", m.Pods(), err)
+	}
+}
+
+func TestResizedLimits(t *testing.T) {
+	from := Limits{Shares: 100, Quota: 5000, Period: 100000, Memory: 100, Pids: 7}
+	to := Limits{Shares: 200, Quota: -1, Period: 100000, Memory: 50, Pids: 7}
+	wide := from.Widest(to)
+	if want := (Limits{Shares: 200, Quota: -1, Period: 100000, Memory: 100, Pids: 7}); !reflect.DeepEqual(wide, want) || !reflect.DeepEqual(to.Widest(from), want) {
+		t.Errorf("widest: got %+v and %+v, want %+v", wide, to.Widest(from), want)
+	}
+	if got, want := wide.Since(from), (Limits{Shares: 200, Quota: -1, Period: 100000}); !reflect.DeepEqual(got, want) {
+		t.Errorf("to widen: got %+v, want %+v", got, want)
+	}
+	if got, want := to.Since(wide), (Limits{Period: 100000, Memory: 50}); !reflect.DeepEqual(got, want) {
+		t.Errorf("to narrow: got %+v, want %+v", got, want)
+	}
+	if from.Differ(from) || !from.Differ(to) || !to.Differ(wide) {
+		t.Error("which bounds differ")
 	}
 }

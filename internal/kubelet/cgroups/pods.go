@@ -94,7 +94,14 @@ func bounded(pod *corev1.Pod, name corev1.ResourceName) bool {
 
 // SetupPod makes the cgroup of a pod or brings its limits up to date.
 func (m *Manager) SetupPod(pod *corev1.Pod) error {
-	limits := PodLimits(pod, m.pidsLimit)
+	return m.UpdatePod(pod, m.Limits(pod))
+}
+
+// Limits are the bounds of the cgroup of a pod.
+func (m *Manager) Limits(pod *corev1.Pod) Limits { return PodLimits(pod, m.pidsLimit) }
+
+// UpdatePod sets bounds of the cgroup of a pod, and the share that its class has for it. The bounds that are zero stay.
+func (m *Manager) UpdatePod(pod *corev1.Pod, limits Limits) error {
 	err := m.system.write(criconfig.CgroupParent(m.root, pod), limits)
 	if criconfig.QOS(pod) == corev1.PodQOSBurstable {
 		requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})

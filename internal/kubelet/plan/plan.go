@@ -58,6 +58,11 @@ type Input struct {
 	// Unhealthy are the IDs of running containers whose liveness or startup probe failed for good.
 	Unhealthy map[string]Unhealthy
 
+	// Restarting are the IDs of containers that were ended in order to be restarted, whatever their exit code.
+	Restarting map[string]bool
+	// Resizing is nil unless the resources of the pod were changed after its containers were made.
+	Resizing *Resizing
+
 	// Backoff is the state of restarts and Hold the earliest time of the next attempt after a failed start, by container name.
 	Backoff map[string]Backoff
 	Hold    map[string]time.Time
@@ -83,6 +88,8 @@ type Kill struct {
 	Name    string
 	Grace   time.Duration
 	Message string
+	// Restart says that the container is to be started again, even if by its exit code it would not be.
+	Restart bool
 }
 
 // BackingOff is a container that must wait for its restart.
@@ -99,6 +106,10 @@ type Actions struct {
 
 	Start []Start
 	Kill  []Kill
+
+	// Resize is nil when nothing can be resized now. Resizing says that something is left to resize.
+	Resize   *Resize
+	Resizing bool
 
 	// BackingOff are the containers that would be started but for their back-off, and Backoff is the state to keep of those
 	// that are started again.
@@ -130,6 +141,7 @@ func Decide(in *Input) Actions {
 		return a
 	}
 	d := decider{Input: in, a: &a, sandbox: sandbox.ID}
+	d.tooNarrow = d.resize()
 	if d.initialize() {
 		for i := range in.Pod.Spec.Containers {
 			d.main(&in.Pod.Spec.Containers[i])
@@ -214,6 +226,8 @@ type decider struct {
 	*Input
 	a       *Actions
 	sandbox string
+	// tooNarrow says that containers are not started before the cgroup of the pod has room for them.
+	tooNarrow bool
 }
 
 // current is the newest container of that name in the sandbox.
@@ -247,8 +261,8 @@ func (d *decider) initialize() bool {
 		case last.State != cri.Exited:
 			d.keep(c, Init, last)
 			return false
-		case last.ExitCode != 0:
-			if ShouldRestart(d.Pod, c, last.ExitCode) {
+		case last.ExitCode != 0 || d.Restarting[last.ID]:
+			if d.Restarting[last.ID] || ShouldRestart(d.Pod, c, last.ExitCode) {
 				d.start(c, Init, last)
 			}
 			return false
@@ -283,7 +297,7 @@ func (d *decider) main(c *corev1.Container) {
 	case last.State == cri.Created:
 		d.start(c, Main, last)
 	case last.State == cri.Exited:
-		if ShouldRestart(d.Pod, c, last.ExitCode) {
+		if d.Restarting[last.ID] || ShouldRestart(d.Pod, c, last.ExitCode) {
 			d.start(c, Main, last)
 		}
 	default:
@@ -311,9 +325,10 @@ func (d *decider) check(c *corev1.Container, last *cri.Container, restarts bool)
 		return true
 	}
 	if restarts {
-		why += ", will be restarted"
+		killToRestart(d.Input, d.a, last, grace, why+", will be restarted")
+	} else {
+		killOnce(d.Input, d.a, last, grace, why)
 	}
-	killOnce(d.Input, d.a, last, grace, why)
 	return false
 }
 
@@ -327,14 +342,14 @@ func (d *decider) ephemeral(e *corev1.EphemeralContainer) {
 
 // start starts a container unless something is in the way.
 func (d *decider) start(c *corev1.Container, kind ContainerType, last *cri.Container) {
-	if _, busy := d.Busy[c.Name]; busy || !d.VolumesReady || kind == Main && d.earlierStarting(c.Name) {
+	if _, busy := d.Busy[c.Name]; busy || !d.VolumesReady || d.tooNarrow || kind == Main && d.earlierStarting(c.Name) {
 		return
 	}
 	if at, held := d.Hold[c.Name]; held && d.Now.Before(at) {
 		d.a.wakeAt(at)
 		return
 	}
-	if last != nil && last.State == cri.Exited {
+	if last != nil && last.State == cri.Exited && !d.restartsForResize(c, last) {
 		b := d.Backoff[c.Name]
 		if until := b.Until(last.FinishedAt); d.Now.Before(until) {
 			d.a.BackingOff = append(d.a.BackingOff, BackingOff{Name: c.Name, Delay: b.Delay})
@@ -378,6 +393,15 @@ func killOnce(in *Input, a *Actions, c *cri.Container, grace time.Duration, mess
 		}
 	}
 	a.Kill = append(a.Kill, Kill{ID: c.ID, Name: c.Name, Grace: grace, Message: message})
+}
+
+// killToRestart ends a container in order to start it again.
+func killToRestart(in *Input, a *Actions, c *cri.Container, grace time.Duration, message string) {
+	before := len(a.Kill)
+	killOnce(in, a, c, grace, message)
+	for i := before; i < len(a.Kill); i++ {
+		a.Kill[i].Restart = true
+	}
 }
 
 // graceOf is the grace period of the pod while it is not being deleted.

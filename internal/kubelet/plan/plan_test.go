@@ -31,6 +31,15 @@ func summary(a Actions) string {
 	for _, b := range a.BackingOff {
 		parts = append(parts, fmt.Sprintf("back-off %s %v", b.Name, b.Delay))
 	}
+	if a.Resize != nil {
+		parts = append(parts, "resize")
+		for _, u := range a.Resize.Updates {
+			parts[len(parts)-1] += " " + u.ID
+		}
+		if a.Resize.Narrow {
+			parts[len(parts)-1] += " narrow"
+		}
+	}
 	if a.Done {
 		parts = append(parts, "done")
 	}

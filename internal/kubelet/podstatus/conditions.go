@@ -30,6 +30,7 @@ func conditions(in *Input, status *corev1.PodStatus) {
 		containers,
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
 	}
+	own = append(own, resizeConditions(in.Resize)...)
 	var list []corev1.PodCondition
 	for _, c := range own {
 		c.ObservedGeneration = in.Pod.Generation
@@ -40,17 +41,39 @@ func conditions(in *Input, status *corev1.PodStatus) {
 		list = append(list, c)
 	}
 	for _, c := range in.Pod.Status.Conditions {
-		if condition(own, c.Type) == nil {
+		if condition(own, c.Type) == nil && c.Type != corev1.PodResizePending && c.Type != corev1.PodResizeInProgress {
 			list = append(list, c)
 		}
 	}
 	status.Conditions = list
 }
 
+// resizeConditions are there only while there is something to say.
+func resizeConditions(r *Resize) []corev1.PodCondition {
+	var list []corev1.PodCondition
+	if r == nil {
+		return nil
+	}
+	if r.Pending != nil {
+		list = append(list, corev1.PodCondition{
+			Type: corev1.PodResizePending, Status: corev1.ConditionTrue, Reason: r.Pending.Reason, Message: r.Pending.Message,
+		})
+	}
+	if r.InProgress {
+		c := corev1.PodCondition{Type: corev1.PodResizeInProgress, Status: corev1.ConditionTrue}
+		if r.Problem != "" {
+			c.Reason, c.Message = corev1.PodReasonError, r.Problem
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
 // Owned reports whether the kubelet is the one that sets a condition.
 func Owned(t corev1.PodConditionType) bool {
 	switch t {
-	case corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled:
+	case corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
+		corev1.PodResizePending, corev1.PodResizeInProgress:
 		return true
 	}
 	return false

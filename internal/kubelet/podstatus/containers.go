@@ -95,8 +95,10 @@ func (g *generator) container(c *corev1.Container, old *corev1.ContainerStatus, 
 	}
 	if s.State.Running != nil {
 		s.User = user(current)
+	}
+	if kind == plan.Main || kind == plan.Sidecar { // the others are never resized
 		s.AllocatedResources = c.Resources.Requests.DeepCopy()
-		s.Resources = resources(c, current)
+		s.Resources = g.resources(c, current)
 	}
 	s.VolumeMounts = volumeMounts(c, g.RecursiveReadOnly)
 	return s
@@ -184,10 +186,19 @@ func user(c *cri.Container) *corev1.ContainerUser {
 	}}
 }
 
-// resources are those that the container runs with: what the pod declares, corrected by what the runtime reports.
-func resources(c *corev1.Container, current *cri.Container) *corev1.ResourceRequirements {
+// resources are those that the container has: what it was given last, corrected by what the runtime reports. One that does
+// not run will get what is allocated to it.
+func (g *generator) resources(c *corev1.Container, current *cri.Container) *corev1.ResourceRequirements {
 	r := c.Resources.DeepCopy()
 	r.Claims = nil
+	if current.State != cri.Running {
+		return r
+	}
+	if g.Resize != nil {
+		if own, ok := g.Resize.Actuated[current.ID]; ok {
+			r = own.DeepCopy()
+		}
+	}
 	actual := current.Resources
 	if actual == nil {
 		return r

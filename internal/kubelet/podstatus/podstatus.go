@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/kubectl/pkg/util/qos"
 
 	"github.com/proa-k8s/proa/internal/kubelet/cri"
@@ -46,8 +47,24 @@ type Input struct {
 	Stopped bool
 	// Deleted says that the pod is to be deleted, so that its containers are not started again.
 	Deleted bool
+	// Resize is nil unless the resources of the pod were changed after it was accepted. Those that Pod declares are the ones
+	// that are allocated to it.
+	Resize *Resize
 	// RecursiveReadOnly says whether the runtime makes mounts recursively read-only.
 	RecursiveReadOnly bool
+}
+
+// Resize is how far the resizing of a pod is (KEP-1287).
+type Resize struct {
+	// Pending says why what the pod declares was not allocated to it.
+	Pending *Reason
+	// InProgress says that containers do not have yet what is allocated to them; Problem is what is in the way.
+	InProgress bool
+	Problem    string
+	// Actuated are the resources that containers have, by ID. Those that are missing have what is allocated to them.
+	Actuated map[string]corev1.ResourceRequirements
+	// Pod are the resources that the pod as a whole has.
+	Pod *corev1.ResourceRequirements
 }
 
 // The reasons that users know from Kubernetes.
@@ -82,6 +99,7 @@ func Generate(in *Input) (status *corev1.PodStatus, ended bool) {
 	status.ContainerStatuses = g.list(in.Pod.Spec.Containers, g.old.ContainerStatuses, false)
 	slices.SortFunc(status.ContainerStatuses, func(a, b corev1.ContainerStatus) int { return strings.Compare(a.Name, b.Name) })
 	status.EphemeralContainerStatuses = g.ephemeral()
+	podResources(in, status)
 	if in.Stopped {
 		terminate(status.ContainerStatuses)
 		if !initialized(in.Pod, status) {
@@ -109,6 +127,20 @@ func Generate(in *Input) (status *corev1.PodStatus, ended bool) {
 	status.Phase = phase
 	conditions(in, status)
 	return status, ended
+}
+
+// podResources tells what is allocated to the pod, and, if it has resources as a whole, what it has of them (KEP-5419).
+func podResources(in *Input, status *corev1.PodStatus) {
+	status.AllocatedResources, status.Resources = nil, nil
+	if list := resourcehelper.PodRequests(in.Pod, resourcehelper.PodResourcesOptions{ExcludeOverhead: true}); len(list) > 0 {
+		status.AllocatedResources = list
+	}
+	if resourcehelper.IsPodLevelResourcesSet(in.Pod) {
+		status.Resources = in.Pod.Spec.Resources.DeepCopy()
+		if in.Resize != nil && in.Resize.Pod != nil {
+			status.Resources = in.Resize.Pod.DeepCopy()
+		}
+	}
 }
 
 // addresses sets the addresses of the host and of the pod; those of a sandbox that is gone stay.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/proa-k8s/proa/internal/kubelet/cri"
@@ -216,5 +217,43 @@ func TestForeignConditionsStay(t *testing.T) {
 	s, _ := Generate(&Input{Now: now, Pod: p, Observed: &cri.Pod{}})
 	if c := condition(s.Conditions, "example.com/mine"); c == nil || c.Status != corev1.ConditionTrue || len(s.Conditions) != 6 {
 		t.Errorf("conditions are %v", s.Conditions)
+	}
+}
+
+func TestResizeStatus(t *testing.T) {
+	cpu := func(q string) corev1.ResourceRequirements {
+		return corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(q)}}
+	}
+	pod := testPod(func(p *corev1.Pod) {
+		p.Spec.Containers = p.Spec.Containers[:1]
+		p.Spec.Containers[0].Resources = cpu("2")
+		p.Spec.Resources = &corev1.ResourceRequirements{Requests: cpu("3").Requests}
+	})
+	old := cpu("1")
+	running := &cri.Pod{Sandboxes: []cri.Sandbox{{ID: "s", State: cri.Running, IPs: []string{"10.0.0.1"}}}, Containers: []cri.Container{ct("a", 0, cri.Running, 0)}}
+	s, _ := Generate(&Input{Now: now, Pod: pod, Observed: running, Resize: &Resize{
+		Pending: &Reason{Reason: corev1.PodReasonDeferred, Message: "full"}, InProgress: true, Problem: "no",
+		Actuated: map[string]corev1.ResourceRequirements{"a0": old}, Pod: &old,
+	}})
+	c := s.ContainerStatuses[0]
+	if c.AllocatedResources.Cpu().String() != "2" || c.Resources.Requests.Cpu().String() != "1" {
+		t.Errorf("allocated %v, in effect %v", c.AllocatedResources, c.Resources)
+	}
+	if s.AllocatedResources.Cpu().String() != "3" || s.Resources.Requests.Cpu().String() != "1" {
+		t.Errorf("of the pod: allocated %v, in effect %v", s.AllocatedResources, s.Resources)
+	}
+	if c := condition(s.Conditions, corev1.PodResizePending); c == nil || c.Reason != "Deferred" || c.Message != "full" || c.ObservedGeneration != 3 {
+		t.Errorf("pending: %+v", c)
+	}
+	if c := condition(s.Conditions, corev1.PodResizeInProgress); c == nil || c.Reason != "Error" || c.Message != "no" {
+		t.Errorf("in progress: %+v", c)
+	}
+	pod.Status = *s
+	s, _ = Generate(&Input{Now: now, Pod: pod, Observed: running})
+	if condition(s.Conditions, corev1.PodResizePending) != nil || condition(s.Conditions, corev1.PodResizeInProgress) != nil {
+		t.Errorf("conditions of a resize that is done stay: %v", s.Conditions)
+	}
+	if c := s.ContainerStatuses[0]; c.Resources.Requests.Cpu().String() != "2" {
+		t.Errorf("in effect %v", c.Resources)
 	}
 }
