@@ -19,6 +19,14 @@ type Decider struct {
 
 	next int // where the search begins, so that all nodes get their turn
 
+	memos   []*memo
+	memosOf *State // which they are about
+	memosAt uint64 // State.listed
+
+	// What belongs to the present decision.
+	memo *memo   // for the pod; nil if there is none
+	rest Filters // those that the memo has not
+
 	// Buffers that live from one decision to the next.
 	filters  Filters
 	statuses []*Status
@@ -87,7 +95,13 @@ func (d *Decider) Decide(s *State, p *Pod) Result {
 // prepare runs PreFilter. A nil list of nodes stands for all.
 func (d *Decider) prepare(c *Cycle, diag *Diagnosis) (only []*Node, status *Status) {
 	d.filters = d.filters[:0]
-	for _, plugin := range d.Plugins {
+	todo, local := d.Plugins, 0
+	if d.memo = d.recall(c); d.memo != nil {
+		d.filters = append(d.filters, d.memo.filters...)
+		todo, local = todo[len(d.localFilters()):], len(d.memo.filters)
+	}
+	defer func() { d.rest = d.filters[local:] }()
+	for _, plugin := range todo {
 		if plugin.PreFilter == nil {
 			continue
 		}
@@ -128,7 +142,7 @@ func (d *Decider) narrow(c *Cycle, only []*Node, r *Result) {
 	}
 	d.feasible = d.feasible[:0]
 	for _, n := range only {
-		status := d.filters.CheckNominated(c.State, c.Pod, n)
+		status := d.check(c, n)
 		d.statuses[n.index] = status
 		if status == nil {
 			d.feasible = append(d.feasible, n)
@@ -149,7 +163,7 @@ func (d *Decider) search(c *Cycle, nodes []*Node, r *Result) {
 	i := 0
 	for ; i < len(nodes) && i < parallelFrom && len(d.feasible) < wanted; i++ {
 		n := nodes[(start+i)%len(nodes)]
-		status := d.filters.CheckNominated(c.State, c.Pod, n)
+		status := d.check(c, n)
 		d.statuses[n.index] = status
 		if status == nil {
 			d.feasible = append(d.feasible, n)
@@ -179,7 +193,7 @@ func (d *Decider) inParallel(c *Cycle, nodes []*Node, from, count, workers int) 
 	check := func(from, to int) {
 		for i := from; i < to; i++ {
 			n := nodes[i%len(nodes)]
-			d.statuses[n.index] = d.filters.CheckNominated(c.State, c.Pod, n)
+			d.statuses[n.index] = d.check(c, n)
 		}
 	}
 	if workers == 1 || count < parallelFrom {
@@ -192,6 +206,17 @@ func (d *Decider) inParallel(c *Cycle, nodes []*Node, from, count, workers int) 
 		all.Go(func() { check(from+at, from+min(at+part, count)) })
 	}
 	all.Wait()
+}
+
+// check gives the first reason against a node. It may be called for several nodes at once.
+func (d *Decider) check(c *Cycle, n *Node) *Status {
+	if d.memo == nil || c.State.reserves(n.name) {
+		return d.filters.CheckNominated(c.State, c.Pod, n)
+	}
+	if status := d.memo.check(n); status != nil {
+		return status
+	}
+	return d.rest.Check(n)
 }
 
 // wantedNodes is how many nodes are looked for among all: all when they are few, a share of them, which is the smaller the
@@ -214,9 +239,13 @@ func wantedNodes(all, percentage int) int {
 func (d *Decider) best(c *Cycle) (*Node, error) {
 	nodes := d.feasible
 	d.scores, d.totals = resize(d.scores, len(nodes)), resize(d.totals, len(nodes))
-	clear(d.totals)
+	if d.memo != nil {
+		for i, n := range nodes {
+			d.totals[i] = d.memo.score(n)
+		}
+	}
 	for _, plugin := range d.Plugins {
-		if plugin.PreScore == nil {
+		if plugin.PreScore == nil || d.memo != nil && plugin.LocalScore {
 			continue
 		}
 		scorer, status := plugin.PreScore(c, nodes)
@@ -246,12 +275,19 @@ func choose(totals []int64, rand func(int) int) int {
 			chosen, equal = i, 1
 		case totals[i] == totals[chosen]:
 			equal++
-			if rand(equal) == 0 {
-				chosen = i
-			}
 		}
 	}
-	return chosen
+	if equal == 1 {
+		return chosen
+	}
+	for i, skip := chosen, rand(equal); ; i++ {
+		if totals[i] == totals[chosen] {
+			if skip == 0 {
+				return i
+			}
+			skip--
+		}
+	}
 }
 
 func resize[T any](list []T, n int) []T {

@@ -47,9 +47,12 @@ func (d *Diagnosis) Message() string {
 func CountReasons(statuses []*Status) string {
 	// The same status is shared by many nodes.
 	byStatus := map[*Status]int{}
-	for _, s := range statuses {
+	for i := 0; i < len(statuses); {
+		s, from := statuses[i], i
+		for i++; i < len(statuses) && statuses[i] == s; i++ { // mostly in a row
+		}
 		if s != nil {
-			byStatus[s]++
+			byStatus[s] += i - from
 		}
 	}
 	counts := map[string]int{}

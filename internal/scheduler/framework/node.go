@@ -26,8 +26,9 @@ type Node struct {
 	// that keep others off.
 	WithAffinity, WithRequiredAntiAffinity []*Pod
 
-	name  string
-	index int // position among the nodes of the state
+	name    string
+	index   int    // position among the nodes of the state
+	version uint64 // counts the changes of the node and of the pods on it
 }
 
 // Name is the node's name, which is known even when the object isn't.
@@ -37,6 +38,7 @@ func (n *Node) Name() string { return n.name }
 func (n *Node) Index() int { return n.index }
 
 func (n *Node) setNode(node *corev1.Node) {
+	n.version++
 	n.Node = node
 	n.Allocatable = NewResource(node.Status.Allocatable)
 	n.HardTaints, n.SoftTaints = nil, nil
@@ -58,6 +60,7 @@ func (n *Node) setNode(node *corev1.Node) {
 
 // Add puts a pod on the node.
 func (n *Node) Add(p *Pod) {
+	n.version++
 	n.Pods = append(n.Pods, p)
 	n.Requested.Add(&p.Request, 1)
 	n.NonZero.Add(&p.NonZero, 1)
@@ -76,6 +79,7 @@ func (n *Node) Remove(uid types.UID) bool {
 	if i < 0 {
 		return false
 	}
+	n.version++
 	p := n.Pods[i]
 	n.Pods = swapDelete(n.Pods, i)
 	n.Requested.Add(&p.Request, -1)

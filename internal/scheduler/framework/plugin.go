@@ -54,6 +54,11 @@ type Plugin struct {
 	// Reserve takes what the pod needs beside the node's resources, in memory only. A nil reservation needs no more.
 	Reserve func(*Cycle, *Node) (Reservation, *Status)
 
+	// LocalFilter says that what the filter answers about a node depends on that node, and on what memo.go calls the shape of
+	// the pod, alone; LocalScore says the same of the scores, which need no Normalize either. PreScore is then called
+	// without nodes. Such answers are remembered until the node changes, and hold for all pods of the shape.
+	LocalFilter, LocalScore bool
+
 	// Events are the kinds of events after which a pod that failed by this plugin may succeed.
 	Events EventKind
 	// Hint looks closer at such an event; nil lets all pass. It must not say no to an event that helps.

@@ -1,6 +1,7 @@
 package framework
 
 import (
+	"maps"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -73,6 +74,12 @@ func (r *Resource) Add(r2 *Resource, sign int64) {
 		}
 		r.Scalar[name] += sign * v
 	}
+}
+
+// Equal tells whether two amounts are the same.
+func (r *Resource) Equal(r2 *Resource) bool {
+	return r.MilliCPU == r2.MilliCPU && r.Memory == r2.Memory && r.EphemeralStorage == r2.EphemeralStorage && r.Pods == r2.Pods &&
+		maps.Equal(r.Scalar, r2.Scalar)
 }
 
 // Clone is a copy that shares nothing.

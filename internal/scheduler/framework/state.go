@@ -15,13 +15,17 @@ import (
 type State struct {
 	nodes map[string]*Node
 	list  []*Node // with an object, zone by zone in turn; nil when it must be made anew
-	pods  map[types.UID]*placed
+	// listed counts how often list was made: positions in it hold until the next time.
+	listed uint64
+	pods   map[types.UID]*placed
 	// byNamespace are the same pods: what a pod attracts or avoids is mostly in its own namespace.
 	byNamespace map[string]map[types.UID]*placed
 
 	withAffinity, withRequiredAntiAffinity sets.Set[*Node]
 	// images counts the nodes that have an image.
 	images map[string]int
+	// softTainted counts the nodes with taints that only make them worse.
+	softTainted int
 
 	nominated nominations
 }
@@ -47,6 +51,7 @@ func NewState() *State {
 func (s *State) Nodes() []*Node {
 	if s.list == nil {
 		s.list = s.inTurn()
+		s.listed++
 		for i, n := range s.list {
 			n.index = i
 		}
@@ -101,9 +106,9 @@ func (s *State) SetNode(obj *corev1.Node) (old *corev1.Node) {
 	if old == nil || topology.GetZoneKey(old) != topology.GetZoneKey(obj) {
 		s.list = nil
 	}
-	s.countImages(n, -1)
+	s.count(n, -1)
 	n.setNode(obj)
-	s.countImages(n, 1)
+	s.count(n, 1)
 	return old
 }
 
@@ -114,7 +119,7 @@ func (s *State) RemoveNode(name string) {
 		return
 	}
 	s.list = nil
-	s.countImages(n, -1)
+	s.count(n, -1)
 	n.Node, n.Images, n.HardTaints, n.SoftTaints, n.Allocatable = nil, nil, nil, nil, Resource{}
 	s.dropEmpty(n)
 }
@@ -134,7 +139,11 @@ func (s *State) dropEmpty(n *Node) {
 	}
 }
 
-func (s *State) countImages(n *Node, by int) {
+// count keeps the numbers of nodes that have something.
+func (s *State) count(n *Node, by int) {
+	if len(n.SoftTaints) > 0 {
+		s.softTainted += by
+	}
 	for name := range n.Images {
 		if s.images[name] += by; s.images[name] == 0 {
 			delete(s.images, name)
@@ -144,6 +153,9 @@ func (s *State) countImages(n *Node, by int) {
 
 // NodesWithImage is the number of nodes that have an image.
 func (s *State) NodesWithImage(name string) int { return s.images[name] }
+
+// SoftTaints tells whether any node has taints that only make it worse.
+func (s *State) SoftTaints() bool { return s.softTainted > 0 }
 
 // Assume puts a pod on a node to which it will be bound.
 func (s *State) Assume(p *Pod, node string) {
@@ -268,6 +280,11 @@ func (s *State) Unnominate(uid types.UID) {
 	} else {
 		s.nominated.byNode[node] = list
 	}
+}
+
+// reserves tells whether room on the node is reserved for any pod.
+func (s *State) reserves(node string) bool {
+	return len(s.nominated.byNode) > 0 && len(s.nominated.byNode[node]) > 0
 }
 
 // Nominated are the pods for which room on the node is reserved.

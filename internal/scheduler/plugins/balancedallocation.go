@@ -5,8 +5,9 @@ import "github.com/proa-k8s/proa/internal/scheduler/framework"
 // NodeResourcesBalancedAllocation prefers nodes on which cpu and memory would be used to the same degree.
 func NodeResourcesBalancedAllocation() *framework.Plugin {
 	return &framework.Plugin{
-		Name:   "NodeResourcesBalancedAllocation",
-		Weight: 1,
+		Name:       "NodeResourcesBalancedAllocation",
+		Weight:     1,
+		LocalScore: true,
 		PreScore: func(c *framework.Cycle, _ []*framework.Node) (framework.Scorer, *framework.Status) {
 			pod := &c.Pod.Request
 			if pod.MilliCPU == 0 && pod.Memory == 0 {

@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"maps"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -63,6 +64,8 @@ type podAffinityFilter struct {
 	// avoiding are the pods that avoid the pod; near those that match all its affinity terms; avoided those that match
 	// its anti-affinity terms.
 	avoiding, near, avoided counts
+	// avoidingKeys are the topology keys that avoiding is about.
+	avoidingKeys []string
 }
 
 func (a interPodAffinity) preFilter(c *framework.Cycle) (framework.Filter, *framework.Status) {
@@ -129,6 +132,9 @@ func (f *podAffinityFilter) countAvoiding(q *framework.Pod, n *framework.Node, b
 	for i := range q.RequiredAntiAffinity {
 		if t := &q.RequiredAntiAffinity[i]; t.Matches(f.pod.Pod, f.namespaceLabels) {
 			f.avoiding.add(t.TopologyKey, n, by)
+			if !slices.Contains(f.avoidingKeys, t.TopologyKey) {
+				f.avoidingKeys = append(f.avoidingKeys, t.TopologyKey)
+			}
 		}
 	}
 }
@@ -167,8 +173,8 @@ func (f *podAffinityFilter) Check(n *framework.Node) *framework.Status {
 		}
 	}
 	if len(f.avoiding) > 0 {
-		for key, value := range n.Labels {
-			if f.avoiding[domain{key, value}] > 0 {
+		for _, key := range f.avoidingKeys {
+			if value, ok := n.Labels[key]; ok && f.avoiding[domain{key, value}] > 0 {
 				return existingAntiAffinity
 			}
 		}
@@ -196,6 +202,7 @@ func (f *podAffinityFilter) nearEnough(n *framework.Node) bool {
 func (f *podAffinityFilter) Clone() framework.Adjustable {
 	out := *f
 	out.avoiding, out.near, out.avoided = maps.Clone(f.avoiding), maps.Clone(f.near), maps.Clone(f.avoided)
+	out.avoidingKeys = slices.Clone(f.avoidingKeys)
 	return &out
 }
 

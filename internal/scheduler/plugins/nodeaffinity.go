@@ -24,12 +24,13 @@ func NodeAffinity(added *corev1.NodeAffinity) *framework.Plugin {
 		a.preferred = added.PreferredDuringSchedulingIgnoredDuringExecution
 	}
 	return &framework.Plugin{
-		Name:      nodeAffinityName,
-		Weight:    2,
-		PreFilter: a.preFilter,
-		PreScore:  a.preScore,
-		Events:    framework.NodeAdded | framework.NodeLabels | framework.PodChanged,
-		Hint:      a.hint,
+		Name:        nodeAffinityName,
+		Weight:      2,
+		LocalFilter: true,
+		PreFilter:   a.preFilter,
+		PreScore:    a.preScore,
+		Events:      framework.NodeAdded | framework.NodeLabels | framework.PodChanged,
+		Hint:        a.hint,
 	}
 }
 

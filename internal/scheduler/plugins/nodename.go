@@ -7,7 +7,8 @@ func NodeName() *framework.Plugin {
 	const name = "NodeName"
 	other := &framework.Status{Code: framework.Unresolvable, Plugin: name, Reasons: []string{"node(s) didn't match the requested node name"}}
 	return &framework.Plugin{
-		Name: name,
+		Name:        name,
+		LocalFilter: true,
 		PreFilter: func(c *framework.Cycle) (framework.Filter, *framework.Status) {
 			wanted := c.Pod.Spec.NodeName
 			if wanted == "" {

@@ -7,7 +7,8 @@ func NodePorts() *framework.Plugin {
 	const name = "NodePorts"
 	taken := &framework.Status{Code: framework.Unschedulable, Plugin: name, Reasons: []string{"node(s) didn't have free ports for the requested pod ports"}}
 	return &framework.Plugin{
-		Name: name,
+		Name:        name,
+		LocalFilter: true,
 		PreFilter: func(c *framework.Cycle) (framework.Filter, *framework.Status) {
 			wanted := c.Pod.Ports
 			if len(wanted) == 0 {

@@ -14,8 +14,10 @@ const fitName = "NodeResourcesFit"
 func NodeResourcesFit() *framework.Plugin {
 	table := fitStatuses()
 	return &framework.Plugin{
-		Name:   fitName,
-		Weight: 1,
+		Name:        fitName,
+		Weight:      1,
+		LocalFilter: true,
+		LocalScore:  true,
 		PreFilter: func(c *framework.Cycle) (framework.Filter, *framework.Status) {
 			return &fit{request: &c.Pod.Request, statuses: table}, nil
 		},

@@ -12,7 +12,8 @@ func NodeUnschedulable() *framework.Plugin {
 	cordoned := &framework.Status{Code: framework.Unresolvable, Plugin: name, Reasons: []string{"node(s) were unschedulable"}}
 	taint := &corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
 	return &framework.Plugin{
-		Name: name,
+		Name:        name,
+		LocalFilter: true,
 		PreFilter: func(c *framework.Cycle) (framework.Filter, *framework.Status) {
 			if tolerates(c.Pod.Spec.Tolerations, taint) {
 				return nil, nil

@@ -13,8 +13,9 @@ func TaintToleration() *framework.Plugin {
 	const name = "TaintToleration"
 	untolerated := &framework.Status{Code: framework.Unresolvable, Plugin: name, Reasons: []string{"node(s) had untolerated taint(s)"}}
 	return &framework.Plugin{
-		Name:   name,
-		Weight: 3,
+		Name:        name,
+		LocalFilter: true,
+		Weight:      3,
 		PreFilter: func(c *framework.Cycle) (framework.Filter, *framework.Status) {
 			tolerations := c.Pod.Spec.Tolerations
 			return check(func(n *framework.Node) *framework.Status {
@@ -24,8 +25,8 @@ func TaintToleration() *framework.Plugin {
 				return nil
 			}), nil
 		},
-		PreScore: func(c *framework.Cycle, nodes []*framework.Node) (framework.Scorer, *framework.Status) {
-			if !anyNode(nodes, func(n *framework.Node) bool { return len(n.SoftTaints) > 0 }) {
+		PreScore: func(c *framework.Cycle, _ []*framework.Node) (framework.Scorer, *framework.Status) {
+			if !c.State.SoftTaints() {
 				return nil, nil // all are equal
 			}
 			var soft []corev1.Toleration
@@ -71,13 +72,4 @@ func tolerated(tolerations []corev1.Toleration, taints []corev1.Taint) bool {
 
 func tolerates(tolerations []corev1.Toleration, taint *corev1.Taint) bool {
 	return len(tolerations) > 0 && corev1helpers.TolerationsTolerateTaint(klog.Logger{}, tolerations, taint, true)
-}
-
-func anyNode(nodes []*framework.Node, is func(*framework.Node) bool) bool {
-	for _, n := range nodes {
-		if is(n) {
-			return true
-		}
-	}
-	return false
 }
