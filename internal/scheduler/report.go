@@ -37,14 +37,18 @@ func notScheduled(p *corev1.Pod, reason, message string) *corev1.PodCondition {
 // writeTimeout bounds a write of a status.
 const writeTimeout = 30 * time.Second
 
+// statusWriters is how many statuses are written at the same time, so that they share the store's transactions.
+const statusWriters = 16
+
 // statusWriter writes the status of pods that are not scheduled. Of several writes about a pod only the last is done, and
 // no two at the same time.
 type statusWriter struct {
 	s       *Scheduler
 	mu      sync.Mutex
 	pending map[types.UID]*statusPatch
-	order   []types.UID
-	running bool
+	order   []types.UID            // those of pending that are not being written
+	writing map[types.UID]struct{} // pods about which a write is on its way
+	running int
 }
 
 type statusPatch struct {
@@ -54,7 +58,7 @@ type statusPatch struct {
 }
 
 func newStatusWriter(s *Scheduler) *statusWriter {
-	return &statusWriter{s: s, pending: map[types.UID]*statusPatch{}}
+	return &statusWriter{s: s, pending: map[types.UID]*statusPatch{}, writing: map[types.UID]struct{}{}}
 }
 
 // put has a status written, if it says anything new.
@@ -66,9 +70,11 @@ func (w *statusWriter) put(pod *corev1.Pod, c *corev1.PodCondition, nominated *s
 		if nominated == nil && (c == nil || same(pod, c)) {
 			return
 		}
-		w.order = append(w.order, pod.UID)
 		p = &statusPatch{}
 		w.pending[pod.UID] = p
+		if _, writing := w.writing[pod.UID]; !writing {
+			w.enqueue(pod.UID)
+		}
 	}
 	p.pod = pod
 	if c != nil {
@@ -77,8 +83,13 @@ func (w *statusWriter) put(pod *corev1.Pod, c *corev1.PodCondition, nominated *s
 	if nominated != nil {
 		p.nominated = nominated
 	}
-	if !w.running {
-		w.running = true
+}
+
+// enqueue has what is pending about a pod written.
+func (w *statusWriter) enqueue(uid types.UID) {
+	w.order = append(w.order, uid)
+	if w.running < statusWriters {
+		w.running++
 		w.s.owned.Go(w.run)
 	}
 }
@@ -97,14 +108,26 @@ func (w *statusWriter) next() *statusPatch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.order) == 0 {
-		w.order, w.running = nil, false
+		w.order = nil
+		w.running--
 		return nil
 	}
 	uid := w.order[0]
 	w.order = w.order[1:]
 	p := w.pending[uid]
 	delete(w.pending, uid)
+	w.writing[uid] = struct{}{}
 	return p
+}
+
+// written ends a write: what came meanwhile is next.
+func (w *statusWriter) written(uid types.UID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.writing, uid)
+	if w.pending[uid] != nil {
+		w.enqueue(uid)
+	}
 }
 
 func (w *statusWriter) run() {
@@ -115,6 +138,7 @@ func (w *statusWriter) run() {
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			w.s.Log.Warn("writing the status of a pod", "pod", p.pod.Namespace+"/"+p.pod.Name, "error", err)
 		}
+		w.written(p.pod.UID)
 	}
 }
 
