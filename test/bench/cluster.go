@@ -26,6 +26,7 @@ const namespace = "bench"
 type bench struct {
 	options
 	cluster *ownCluster // nil when another one is measured
+	server  int         // its process, for measurements that make it look unhealthy
 	config  *rest.Config
 	client  kubernetes.Interface
 }

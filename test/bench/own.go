@@ -120,12 +120,17 @@ func idleRows(ctx context.Context, c *ownCluster, idle time.Duration) ([]row, er
 	}, nil
 }
 
-// usage adds up the cluster's processes: the server, and those whose executables lie in its data directory (shims).
+// usage adds up the cluster's processes.
 func (c *ownCluster) usage(ctx context.Context) (usage, error) {
 	server, err := c.pid(ctx)
 	if err != nil {
 		return usage{}, err
 	}
+	return c.usageWith(server)
+}
+
+// usageWith adds up the cluster's processes: the server, and those whose executables lie in its data directory (shims).
+func (c *ownCluster) usageWith(server int) (usage, error) {
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return usage{}, err
