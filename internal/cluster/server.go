@@ -24,6 +24,7 @@ import (
 	"github.com/proa-k8s/proa/internal/api"
 	"github.com/proa-k8s/proa/internal/api/catalogue"
 	"github.com/proa-k8s/proa/internal/apiserver"
+	"github.com/proa-k8s/proa/internal/apiserver/wire"
 	"github.com/proa-k8s/proa/internal/client"
 	"github.com/proa-k8s/proa/internal/cluster/pki"
 	"github.com/proa-k8s/proa/internal/store"
@@ -109,7 +110,7 @@ func (s *server) runControlPlane(ctx context.Context, group *errgroup.Group) err
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	group.Go(func() error {
-		if err := httpServer.Serve(tls.NewListener(listener, httpServer.TLSConfig)); !errors.Is(err, http.ErrServerClosed) {
+		if err := httpServer.Serve(tls.NewListener(wire.Listener{Listener: listener}, httpServer.TLSConfig)); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving the API: %w", err)
 		}
 		return nil

@@ -32,6 +32,8 @@ func (p *PKI) ServerTLS() *tls.Config {
 		NextProtos: []string{"h2", "http/1.1"},
 		ClientAuth: tls.RequestClientCert,
 		ClientCAs:  p.Cluster.Pool(),
+		// An answer is of use as a whole only: small records at the beginning would just be more work.
+		DynamicRecordSizingDisabled: true,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return c.get()
 		},
