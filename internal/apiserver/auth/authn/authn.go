@@ -28,6 +28,9 @@ import (
 // tokenTTL is how long a token that was checked is good without a further check: upstream's value.
 const tokenTTL = 10 * time.Second
 
+// userHeader is where a front proxy names the user.
+const userHeader = "X-Remote-User"
+
 // Config is what an Authenticator is made of.
 type Config struct {
 	// ClientCAs signed the certificates of clients: the common name is the user, the organizations are the groups.
@@ -72,13 +75,14 @@ func New(c Config) (*Authenticator, error) {
 
 	requests := []authenticator.Request{authenticator.RequestFunc(inProcess)}
 	if c.FrontProxyCAs != nil {
-		requests = append(requests, headerrequest.NewDynamicVerifyOptionsSecure(
+		requests = append(requests, proxied{headerrequest.NewDynamicVerifyOptionsSecure(
 			x509request.StaticVerifierFn(clientOptions(c.FrontProxyCAs)), headerrequest.StaticStringSlice(c.FrontProxyNames),
-			headerrequest.StaticStringSlice{"X-Remote-User"}, headerrequest.StaticStringSlice{"X-Remote-Uid"},
-			headerrequest.StaticStringSlice{"X-Remote-Group"}, headerrequest.StaticStringSlice{"X-Remote-Extra-"}))
+			headerrequest.StaticStringSlice{userHeader}, headerrequest.StaticStringSlice{"X-Remote-Uid"},
+			headerrequest.StaticStringSlice{"X-Remote-Group"}, headerrequest.StaticStringSlice{"X-Remote-Extra-"})})
 	}
 	if c.ClientCAs != nil {
-		requests = append(requests, x509request.New(clientOptions(c.ClientCAs), x509request.CommonNameUserConversion))
+		verify := group.NewAuthenticatedGroupAdder(x509request.New(clientOptions(c.ClientCAs), x509request.CommonNameUserConversion))
+		requests = append(requests, &certificates{verify: verify, now: c.Tokens.now})
 	}
 	requests = append(requests, bearertoken.New(tokens), websocket.NewProtocolAuthenticator(tokens))
 

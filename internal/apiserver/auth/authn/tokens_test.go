@@ -48,7 +48,7 @@ func getter[T metav1.Object](w *world, kind string) lookup.Getter[T] {
 	}
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func objectMeta(namespace, name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID("uid-of-" + name)}
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	w := &world{now: time.Now().Truncate(time.Second), objects: map[string]metav1.Object{
 		"sa/dev/bot":     &corev1.ServiceAccount{ObjectMeta: objectMeta("dev", "bot")},
 		"pod/dev/pod":    &corev1.Pod{ObjectMeta: objectMeta("dev", "pod"), Spec: corev1.PodSpec{ServiceAccountName: "bot", NodeName: "edge"}},
