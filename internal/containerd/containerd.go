@@ -45,7 +45,8 @@ type Config struct {
 	// Root holds what must outlive a reboot: images, snapshots, metadata. Required, absolute.
 	Root string
 	// State holds what belongs to running containers: bundles, sockets, network namespaces. Required, absolute, and not
-	// Root. Best a short path on a tmpfs (such as /run/proa/<name>/containerd).
+	// Root. Best a short path (such as /run/proa/<name>/containerd). Where it is not on a tmpfs, it gets one that Purge
+	// unmounts.
 	State string
 	// Address is the path of the unix socket to serve CRI and the containerd API on; State/containerd.sock by default.
 	// The event socket for shims is beside it with the suffix ".ttrpc".
@@ -124,6 +125,9 @@ func Start(ctx context.Context, cfg Config) (_ *Instance, err error) {
 	// containerd looks for the shim in PATH when it connects to one that an earlier process started, and the shim looks
 	// for runc there when it is asked what it supports.
 	if err := prependPath(in.cfg.BinDir); err != nil {
+		return nil, err
+	}
+	if err := mountState(cfg.State); err != nil {
 		return nil, err
 	}
 	redirectLogs(cfg.Log, in.fail)
