@@ -8,6 +8,7 @@ import (
 	"github.com/proa-k8s/proa/internal/controller/disruption"
 	"github.com/proa-k8s/proa/internal/controller/endpoints"
 	"github.com/proa-k8s/proa/internal/controller/endpointslice"
+	"github.com/proa-k8s/proa/internal/controller/endpointslicemirroring"
 	"github.com/proa-k8s/proa/internal/controller/garbagecollector"
 	"github.com/proa-k8s/proa/internal/controller/namespace"
 	"github.com/proa-k8s/proa/internal/controller/nodeipam"
@@ -47,6 +48,7 @@ func Controllers(o Options) []controller.Controller {
 		disruption.New(),
 		endpoints.New(),
 		endpointslice.New(),
+		endpointslicemirroring.New(),
 		garbagecollector.New(),
 		loadbalancer.New(),
 		namespace.New(),
