@@ -15,7 +15,8 @@ import (
 	"github.com/coredns/caddy/caddyfile"
 )
 
-// defaultCorefile is what the ConfigMap begins with.
+// defaultCorefile is what the ConfigMap begins with. Names of the cluster are not cached: they are in memory anyway, and a
+// change of a service is seen at once.
 func defaultCorefile(domain, resolvConf string) string {
 	return fmt.Sprintf(`.:53 {
     errors
@@ -27,10 +28,13 @@ func defaultCorefile(domain, resolvConf string) string {
     forward . %s {
         max_concurrent 1000
     }
-    cache 30
+    cache 30 {
+        disable success %s
+        disable denial %s
+    }
     loadbalance
 }
-`, domain, resolvConf)
+`, domain, resolvConf, domain, domain)
 }
 
 // block is one server block of a Corefile as package caddyfile gives it: each line of the body is a list of the directive, its

@@ -38,7 +38,10 @@ func TestAdapt(t *testing.T) {
 	}{
 		{"the default", defaultCorefile("cluster.local", "/etc/resolv.conf"), true, `.:10053 {
 bind 127.0.0.1
-cache 30
+cache 30 {
+disable success cluster.local
+disable denial cluster.local
+}
 errors
 forward . /etc/resolv.conf {
 max_concurrent 1000
