@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/proa-k8s/proa/internal/kubelet/eviction"
 )
 
 // ServerConfig is what a server is started with. Zero values mean the documented defaults.
@@ -40,14 +42,17 @@ type ServerConfig struct {
 
 // NodeConfig is what a node is started with.
 type NodeConfig struct {
-	Name            string
-	IP              string
-	Labels          []string // key=value
-	Taints          []string // key=value:effect
-	MaxPods         int
-	KubeletPort     int
-	RuntimeEndpoint string
-	ResolvConf      string
+	Name         string
+	IP           string
+	Labels       []string // key=value
+	Taints       []string // key=value:effect
+	MaxPods      int
+	EvictionHard []string // signal<quantity or signal<percentage; nil means the kubelet's defaults
+	// ImageGCHighThreshold and ImageGCLowThreshold are percentages of the disk; 0 means the kubelet's defaults.
+	ImageGCHighThreshold, ImageGCLowThreshold int
+	KubeletPort                               int
+	RuntimeEndpoint                           string
+	ResolvConf                                string
 }
 
 // AgentConfig is what an agent without a server is started with.
@@ -122,6 +127,14 @@ func (n *NodeConfig) validate(v *validator) {
 	}
 	if n.MaxPods < 0 {
 		v.fail("max-pods", fmt.Sprint(n.MaxPods), "must not be negative")
+	}
+	if _, err := parseThresholds(n.EvictionHard); err != nil {
+		v.fail("eviction-hard", strings.Join(n.EvictionHard, ","), err.Error())
+	}
+	if high, low := n.ImageGCHighThreshold, n.ImageGCLowThreshold; high < 0 || high > 100 {
+		v.fail("image-gc-high-threshold", fmt.Sprint(high), "must be a percentage")
+	} else if low < 0 || low >= max(high, 1) {
+		v.fail("image-gc-low-threshold", fmt.Sprint(low), "must be a percentage below --image-gc-high-threshold")
 	}
 	if e := n.RuntimeEndpoint; e != "" && !strings.HasPrefix(e, "unix:///") {
 		v.fail("container-runtime-endpoint", e, "must be a unix socket: unix:///run/...")
@@ -211,6 +224,23 @@ func parseLabels(pairs []string) (map[string]string, error) {
 		labels[key] = value
 	}
 	return labels, nil
+}
+
+// parseThresholds reads what the kubelet's flag takes: memory.available<100Mi, imagefs.available<15%.
+func parseThresholds(specs []string) (map[string]string, error) {
+	if specs == nil {
+		return nil, nil
+	}
+	thresholds := map[string]string{}
+	for _, spec := range specs {
+		signal, value, ok := strings.Cut(spec, "<")
+		if !ok {
+			return nil, fmt.Errorf("%q must be signal<quantity or signal<percentage", spec)
+		}
+		thresholds[signal] = value
+	}
+	_, err := eviction.Parse(thresholds)
+	return thresholds, err
 }
 
 func parseTaints(specs []string) ([]corev1.Taint, error) {

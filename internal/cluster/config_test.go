@@ -30,6 +30,11 @@ func TestServerConfigValidate(t *testing.T) {
 		{"taint", ServerConfig{Node: NodeConfig{Taints: []string{"a=b:Never"}}}, `--node-taint "a=b:Never": must be key=value:effect`},
 		{"runtime", ServerConfig{Node: NodeConfig{RuntimeEndpoint: "tcp://x"}}, "--container-runtime-endpoint"},
 		{"pods", ServerConfig{Node: NodeConfig{MaxPods: -1}}, "--max-pods"},
+		{"threshold", ServerConfig{Node: NodeConfig{EvictionHard: []string{"memory.available<100Mi", "imagefs.available<1%"}}}, ""},
+		{"no threshold", ServerConfig{Node: NodeConfig{EvictionHard: []string{"memory.available=1"}}}, `--eviction-hard "memory.available=1": "memory.available=1" must be signal<quantity`},
+		{"signal", ServerConfig{Node: NodeConfig{EvictionHard: []string{"mem<1"}}}, `unknown signal "mem"`},
+		{"images", ServerConfig{Node: NodeConfig{ImageGCHighThreshold: 101}}, "--image-gc-high-threshold"},
+		{"images", ServerConfig{Node: NodeConfig{ImageGCHighThreshold: 80, ImageGCLowThreshold: 80}}, "--image-gc-low-threshold"},
 	} {
 		err := tc.config.Validate()
 		if tc.want == "" {

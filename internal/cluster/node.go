@@ -199,6 +199,10 @@ func (n *agent) run(ctx context.Context) error {
 	if n.runtime != nil {
 		sandboxSeccompProfile = n.runtime.SandboxSeccompProfile()
 	}
+	thresholds, err := parseThresholds(n.EvictionHard)
+	if err != nil {
+		return err
+	}
 	k, err := kubelet.New(kubelet.Config{
 		NodeName:        n.Name,
 		Version:         Version().GitVersion,
@@ -208,6 +212,9 @@ func (n *agent) run(ctx context.Context) error {
 
 		SandboxSeccompProfile: sandboxSeccompProfile,
 
+		ImageGCHighThreshold: n.ImageGCHighThreshold,
+		ImageGCLowThreshold:  n.ImageGCLowThreshold,
+
 		RootDir:       n.layout.KubeletDir(),
 		LogDir:        n.layout.PodLogDir(),
 		StaticPodDir:  n.layout.StaticPodDir(),
@@ -216,6 +223,7 @@ func (n *agent) run(ctx context.Context) error {
 		ClusterDomain: n.facts.ClusterDomain,
 		ResolvConf:    n.ResolvConf,
 		MaxPods:       n.MaxPods,
+		EvictionHard:  thresholds,
 		Port:          int32(n.KubeletPort),
 		Labels:        labels,
 		Taints:        taints,
