@@ -19,6 +19,11 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/proa-k8s/proa/internal/cluster"
 )
@@ -33,6 +38,8 @@ type testCluster struct {
 	kubeconfig      string
 	phases          map[string]float64
 	slot            cluster.Slot
+	config          *rest.Config
+	client          *kubernetes.Clientset
 }
 
 // shared is the cluster that all tests use that need none of their own. Each works in a namespace of its own.
@@ -92,7 +99,9 @@ func (c *testCluster) up(ctx context.Context, flags ...string) error {
 	if err := os.WriteFile(resolvConf, nil, 0o644); err != nil {
 		return err
 	}
-	out, err := c.command(ctx, append([]string{"up", "--json", "--resolv-conf", resolvConf}, flags...)...)
+	// What is left on the disk of the machine is no business of the tests.
+	out, err := c.command(ctx, append([]string{"up", "--json", "--resolv-conf", resolvConf,
+		"--eviction-hard", "memory.available<50Mi", "--image-gc-high-threshold", "100"}, flags...)...)
 	if err != nil {
 		c.showLog()
 		return err
@@ -116,8 +125,11 @@ func (c *testCluster) up(ctx context.Context, flags ...string) error {
 		return err
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(slot)))
+	if err != nil {
+		return err
+	}
 	c.slot = cluster.Slot(n)
-	return err
+	return c.connect()
 }
 
 // command runs a command of proa for this cluster.
@@ -287,14 +299,29 @@ func (c *testCluster) in(t *testing.T) *session {
 	t.Helper()
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
 	s := &session{testCluster: c, t: t, namespace: name}
-	s.kubectl("create", "namespace", name)
+	namespaces, accounts := c.client.CoreV1().Namespaces(), c.client.CoreV1().ServiceAccounts(name)
+	_, err := namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	must(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
 			s.show()
 		}
-		if out, err := s.try("delete", "namespace", name, "--timeout=60s"); err != nil {
-			t.Errorf("deleting namespace %s: %s %v", name, out, err)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := namespaces.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+			t.Errorf("deleting namespace %s: %v", name, err)
 		}
+		eventually(t, "the end of namespace "+name, func() error {
+			left, err := namespaces.Get(ctx, name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			return fmt.Errorf("%+v, %w", left.Status, err)
+		})
+	})
+	eventually(t, "the service account of pods", func() error {
+		_, err := accounts.Get(t.Context(), "default", metav1.GetOptions{})
+		return err
 	})
 	return s
 }

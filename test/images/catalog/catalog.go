@@ -35,6 +35,14 @@ type tagged struct {
 const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 var recipes = map[string]recipe{
+	"agnhost": {
+		build: func(f files) error {
+			f.accounts()
+			return cmp.Or(f.program("agnhost", "agnhost"), f.busybox("bin"))
+		},
+		config: v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, ExposedPorts: ports("8080/tcp", "8081/udp")},
+		tags:   []tagged{{"registry.local/agnhost:2", nil}},
+	},
 	"hello": {
 		build:  func(f files) error { return f.program("hello", "hello") },
 		config: v1.Config{Entrypoint: []string{"/hello"}, User: "65532:65532", ExposedPorts: ports("8080/tcp")},
