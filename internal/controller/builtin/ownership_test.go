@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 
 	"github.com/proa-k8s/proa/internal/controller/controllertest"
@@ -152,6 +153,17 @@ func TestReplicaSet(t *testing.T) {
 	if _, err := pods.Create(ctx, stray, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	// The informers don't wait for each other: that of the sets may see the set before that of the pods sees the stray.
+	seen := make(chan struct{})
+	_, err := c.Informers.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(obj any) {
+		if obj.(*corev1.Pod).Name == "stray" {
+			close(seen)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-seen
 	set := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "web"},
 		Spec: appsv1.ReplicaSetSpec{
@@ -159,7 +171,7 @@ func TestReplicaSet(t *testing.T) {
 			Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template,
 		},
 	}
-	set, err := c.Admin.AppsV1().ReplicaSets("default").Create(ctx, set, metav1.CreateOptions{})
+	set, err = c.Admin.AppsV1().ReplicaSets("default").Create(ctx, set, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,12 @@ import (
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/proa-k8s/proa/internal/client"
 )
 
 // byController is the name of the index that Index adds.
@@ -33,23 +37,26 @@ func Index(informer cache.SharedIndexInformer) error {
 	return nil
 }
 
+// owned is what a controller can own.
+type owned interface {
+	metav1.Object
+	runtime.Object
+}
+
 func orphansOf(namespace string) string { return "orphans/" + namespace }
 
-// Candidates gives what the controller with that uid owns, and what nobody owns in the namespace. The slice is the
-// caller's.
-func Candidates[T metav1.Object](indexer cache.Indexer, namespace string, controller types.UID) ([]T, error) {
-	owned, err := Owned[T](indexer, controller)
+// Candidates gives what the controller with that uid owns, and what nobody owns in the namespace and the selector matches.
+// The slice is the caller's.
+func Candidates[T owned](indexer cache.Indexer, namespace string, controller types.UID, selector labels.Selector) ([]T, error) {
+	mine, err := Owned[T](indexer, controller)
 	if err != nil {
 		return nil, err
 	}
-	orphans, err := indexer.ByIndex(byController, orphansOf(namespace))
+	orphans, err := client.Select[T](indexer, byController, orphansOf(namespace), selector)
 	if err != nil {
 		return nil, fmt.Errorf("listing orphans: %w", err)
 	}
-	for _, o := range orphans {
-		owned = append(owned, o.(T))
-	}
-	return owned, nil
+	return append(mine, orphans...), nil
 }
 
 // Owned gives what the controller with that uid owns. The slice is the caller's.

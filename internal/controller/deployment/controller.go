@@ -201,7 +201,7 @@ func (r *rollout) claim(ctx context.Context, d *appsv1.Deployment) ([]*appsv1.Re
 	if err != nil {
 		return nil, fmt.Errorf("converting the selector: %w", err)
 	}
-	candidates, err := claim.Candidates[*appsv1.ReplicaSet](r.sets, d.Namespace, d.UID)
+	candidates, err := claim.Candidates[*appsv1.ReplicaSet](r.sets, d.Namespace, d.UID, selector)
 	if err != nil {
 		return nil, err
 	}

@@ -22,8 +22,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	policylisters "k8s.io/client-go/listers/policy/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/proa-k8s/proa/internal/api/policy"
+	"github.com/proa-k8s/proa/internal/client"
 	"github.com/proa-k8s/proa/internal/controller"
 	"github.com/proa-k8s/proa/internal/controller/pods"
 )
@@ -63,12 +65,15 @@ type disruption struct {
 	env     *controller.Env
 	budgets policylisters.PodDisruptionBudgetLister
 	pods    corelisters.PodLister
+	indexer cache.Indexer // of pods
 	scales  scales
 }
 
 func setup(env *controller.Env) (controller.Sync, error) {
 	budgets, podInformer := env.Informers.Policy().V1().PodDisruptionBudgets(), env.Informers.Core().V1().Pods()
-	d := &disruption{env: env, budgets: budgets.Lister(), pods: podInformer.Lister(), scales: newScales(env)}
+	d := &disruption{
+		env: env, budgets: budgets.Lister(), pods: podInformer.Lister(), indexer: podInformer.Informer().GetIndexer(), scales: newScales(env),
+	}
 	controller.WatchKeys[*policyv1.PodDisruptionBudget](env, budgets.Informer())
 	controller.Watch(env, podInformer.Informer(), d.onPod)
 	watchSize(d, env.Informers.Core().V1().ReplicationControllers().Informer(), func(rc *corev1.ReplicationController) *int32 { return rc.Spec.Replicas })
@@ -151,7 +156,7 @@ func (d *disruption) observe(ctx context.Context, b *policyv1.PodDisruptionBudge
 	if err != nil {
 		return status, 0, err
 	}
-	protected, err := d.pods.Pods(b.Namespace).List(selector)
+	protected, err := client.Select[*corev1.Pod](d.indexer, cache.NamespaceIndex, b.Namespace, selector)
 	if err != nil {
 		d.env.Events.Eventf(b, corev1.EventTypeWarning, "NoPods", "Failed to get pods: %v", err)
 		return status, 0, fmt.Errorf("listing pods: %w", err)

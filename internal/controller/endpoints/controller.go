@@ -20,11 +20,13 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 	slicelib "k8s.io/endpointslice"
 	endpointslicelib "k8s.io/endpointslice/util"
 	netutils "k8s.io/utils/net"
 
 	"github.com/proa-k8s/proa/internal/api/core"
+	"github.com/proa-k8s/proa/internal/client"
 	"github.com/proa-k8s/proa/internal/controller"
 	"github.com/proa-k8s/proa/internal/controller/endpointslice"
 )
@@ -59,7 +61,7 @@ func New() controller.Controller {
 type endpoints struct {
 	env       *controller.Env
 	services  corelisters.ServiceLister
-	pods      corelisters.PodLister
+	pods      cache.Indexer
 	endpoints corelisters.EndpointsLister
 	triggers  *endpointslicelib.TriggerTimeTracker
 }
@@ -69,7 +71,7 @@ func setup(env *controller.Env) (controller.Sync, error) {
 	pods := env.Informers.Core().V1().Pods()
 	present := env.Informers.Core().V1().Endpoints()
 	e := &endpoints{
-		env: env, services: services.Lister(), pods: pods.Lister(), endpoints: present.Lister(),
+		env: env, services: services.Lister(), pods: pods.Informer().GetIndexer(), endpoints: present.Lister(),
 		triggers: endpointslicelib.NewTriggerTimeTracker(),
 	}
 	controller.WatchKeys[*corev1.Service](env, services.Informer())
@@ -122,7 +124,7 @@ func (e *endpoints) sync(ctx context.Context, key string) error {
 	if service.Spec.Type == corev1.ServiceTypeExternalName || service.Spec.Selector == nil {
 		return nil
 	}
-	pods, err := e.pods.Pods(namespace).List(labels.Set(service.Spec.Selector).AsSelectorPreValidated())
+	pods, err := client.Select[*corev1.Pod](e.pods, cache.NamespaceIndex, namespace, labels.Set(service.Spec.Selector).AsSelectorPreValidated())
 	if err != nil {
 		return fmt.Errorf("listing pods: %w", err)
 	}

@@ -18,10 +18,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/endpointslice"
 	"k8s.io/endpointslice/topologycache"
 	"k8s.io/endpointslice/util"
 
+	"github.com/proa-k8s/proa/internal/client"
 	"github.com/proa-k8s/proa/internal/controller"
 )
 
@@ -55,7 +57,7 @@ type slicer struct {
 	env        *controller.Env
 	log        logr.Logger
 	services   corelisters.ServiceLister
-	pods       corelisters.PodLister
+	pods       cache.Indexer
 	nodes      corelisters.NodeLister
 	slices     discoverylisters.EndpointSliceLister
 	reconciler *endpointslice.Reconciler
@@ -71,7 +73,7 @@ func setup(env *controller.Env) (controller.Sync, error) {
 	slices := env.Informers.Discovery().V1().EndpointSlices()
 	s := &slicer{
 		env: env, log: logr.FromSlogHandler(warnings{env.Log.Handler()}),
-		services: services.Lister(), pods: pods.Lister(), nodes: nodes.Lister(), slices: slices.Lister(),
+		services: services.Lister(), pods: pods.Informer().GetIndexer(), nodes: nodes.Lister(), slices: slices.Lister(),
 		written:  util.NewEndpointSliceTracker(),
 		topology: topologycache.NewTopologyCache(),
 		triggers: util.NewTriggerTimeTracker(),
@@ -197,7 +199,7 @@ func (s *slicer) sync(_ context.Context, key string) error {
 	if service.Spec.Type == corev1.ServiceTypeExternalName || service.Spec.Selector == nil {
 		return nil // Its endpoints, if any, are somebody else's.
 	}
-	pods, err := s.pods.Pods(namespace).List(labels.Set(service.Spec.Selector).AsSelectorPreValidated())
+	pods, err := client.Select[*corev1.Pod](s.pods, cache.NamespaceIndex, namespace, labels.Set(service.Spec.Selector).AsSelectorPreValidated())
 	if err != nil {
 		return fmt.Errorf("listing pods: %w", err)
 	}

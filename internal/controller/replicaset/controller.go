@@ -216,7 +216,7 @@ func (e *engine) claim(ctx context.Context, set *appsv1.ReplicaSet) (active []*c
 	if err != nil { // Validation doesn't let such a set in.
 		return nil, 0, fmt.Errorf("converting the selector: %w", err)
 	}
-	all, err := claim.Candidates[*corev1.Pod](e.pods, set.Namespace, set.UID)
+	all, err := claim.Candidates[*corev1.Pod](e.pods, set.Namespace, set.UID, selector)
 	if err != nil {
 		return nil, 0, fmt.Errorf("listing pods: %w", err)
 	}
