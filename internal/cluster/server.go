@@ -80,7 +80,7 @@ func RunServer(ctx context.Context, c ServerConfig) (err error) {
 	}
 	group.Go(func() error { return s.runControlPlane(ctx, group) })
 	group.Go(func() error { return trimWhenSettled(ctx, c.Log) })
-	group.Go(func() error { return returnIdleMemory(ctx) })
+	group.Go(func() error { return keepSmall(ctx, c.Log) })
 	err = group.Wait()
 	if asked.Err() != nil {
 		return nil // it was asked to end: what that interrupted is no error

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -33,50 +32,6 @@ func trimWhenSettled(ctx context.Context, log *slog.Logger) error {
 		log.Warn("giving memory back after the start", "error", err)
 	}
 	return nil
-}
-
-// idleHeap is how many bytes of the heap have to be idle, and how much more than what is in use, to be given back.
-const idleHeap = 64 << 20
-
-// returnIdleMemory gives memory back when much of the heap has become idle: the runtime keeps what the heap has grown to as long
-// as nothing is allocated, and a cluster that had many objects may have little to do. It looks when garbage was collected.
-func returnIdleMemory(ctx context.Context) error {
-	collected := make(chan struct{}, 1)
-	watchCollections(ctx, collected)
-	for {
-		select {
-		case <-collected:
-		case <-ctx.Done():
-			return nil
-		}
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		if muchIsIdle(&m) {
-			debug.FreeOSMemory()
-		}
-	}
-}
-
-// muchIsIdle decides whether memory is worth being given back.
-func muchIsIdle(m *runtime.MemStats) bool {
-	idle := m.HeapIdle - m.HeapReleased
-	return idle > idleHeap && idle > m.HeapInuse
-}
-
-// watchCollections has each end of a garbage collection told, until ctx ends: an object that nobody uses is found by each of
-// them.
-func watchCollections(ctx context.Context, collected chan<- struct{}) {
-	type canary struct{ _ *int }
-	runtime.AddCleanup(&canary{}, func(context.Context) {
-		if ctx.Err() != nil {
-			return
-		}
-		select {
-		case collected <- struct{}{}:
-		default:
-		}
-		watchCollections(ctx, collected)
-	}, ctx)
 }
 
 // dropCleanPages takes the pages of files that can't be written to through their mapping out of the process.

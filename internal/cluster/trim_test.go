@@ -2,11 +2,9 @@ package cluster
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestReadOnlyFileMappings(t *testing.T) {
@@ -40,42 +38,5 @@ func TestDropCleanPages(t *testing.T) {
 	_ = make([]byte, 64<<20) // with cgo, by a function of a library
 	if got := strings.Repeat("still here ", 2); got != "still here still here " {
 		t.Errorf("got %q", got)
-	}
-}
-
-func TestMuchIsIdle(t *testing.T) {
-	const mb = 1 << 20
-	for _, tc := range []struct {
-		inUse, idle, released uint64
-		want                  bool
-	}{
-		{30 * mb, 20 * mb, 0, false},
-		{30 * mb, 65 * mb, 0, true},
-		{30 * mb, 300 * mb, 290 * mb, false},
-		{400 * mb, 300 * mb, 0, false},
-		{200 * mb, 300 * mb, 10 * mb, true},
-	} {
-		if got := muchIsIdle(&runtime.MemStats{HeapInuse: tc.inUse, HeapIdle: tc.idle, HeapReleased: tc.released}); got != tc.want {
-			t.Errorf("%+v: %t", tc, got)
-		}
-	}
-}
-
-// Every collection is told, not only the first.
-func TestWatchCollections(t *testing.T) {
-	collected := make(chan struct{}, 1)
-	watchCollections(t.Context(), collected)
-	for round := range 3 {
-		deadline := time.After(time.Minute)
-		for told := false; !told; {
-			runtime.GC()
-			select {
-			case <-collected:
-				told = true
-			case <-deadline:
-				t.Fatalf("collection %d was not told", round)
-			default:
-			}
-		}
 	}
 }

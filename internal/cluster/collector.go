@@ -1,0 +1,134 @@
+package cluster
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// leastRoom is how much may be allocated between two collections however small the heap is.
+	leastRoom = 32 << 20
+	// quietAfter is how long after a collection, if there is no other, the work is over that made the garbage.
+	quietAfter = 5 * time.Second
+	// worthReturning is how many bytes are worth the collection that it takes to give them back.
+	worthReturning = 24 << 20
+)
+
+// keepSmall keeps the process as small as what it holds, until ctx ends. At the end of each collection it says how much may be
+// allocated until the next one; and when there was none for a while, it gives back what the burst before has left: garbage,
+// heap that is idle, pages of files. Nothing happens as long as nothing is collected, and the runtime collects an idle
+// process every two minutes.
+func keepSmall(ctx context.Context, log *slog.Logger) error {
+	collected := make(chan struct{}, 1)
+	watchCollections(ctx, collected)
+	quiet := time.NewTimer(quietAfter)
+	defer quiet.Stop()
+	percent := 100
+	if os.Getenv("GOGC") != "" {
+		percent = 0 // somebody else has decided
+	} else {
+		defer debug.SetGCPercent(debug.SetGCPercent(percent))
+	}
+	for {
+		select {
+		case <-collected:
+			if percent > 0 {
+				percent = tune(percent)
+			}
+			quiet.Reset(quietAfter)
+		case <-quiet.C:
+			if err := giveBack(); err != nil {
+				log.Warn("giving memory back after a burst", "error", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// tune sets the collector to what the last collection has found, and returns the percentage that is in force.
+func tune(now int) int {
+	s := []metrics.Sample{
+		{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/heap:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"},
+	}
+	metrics.Read(s)
+	want := collectorPercent(s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()+s[3].Value.Uint64())
+	if diff := want - now; diff*diff*100 < now*now { // within a tenth: setting it stops the world for a moment
+		return now
+	}
+	debug.SetGCPercent(want)
+	return want
+}
+
+// collectorPercent is what to set GOGC to. A collection costs as much as there is to be looked at, which the stored bytes, most
+// of a big heap, are not: they have no pointers. So the room for garbage is as big as what has pointers, and never more than
+// what GOGC=100 would give. roots are stacks and global variables, which count where the percentage is applied.
+func collectorPercent(live, scanned, roots uint64) int {
+	room := max(scanned, leastRoom)
+	return int(max(10, min(100, 100*room/max(1, live+roots))))
+}
+
+// giveBack gives memory back if there is enough of it.
+func giveBack() error {
+	s := []metrics.Sample{
+		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+	}
+	metrics.Read(s)
+	live, allocated, idle := s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()
+	if isWorthReturning(live, allocated, idle) {
+		debug.FreeOSMemory()
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	if mapped := residentFile(string(status)); mapped > leastMapped {
+		return dropCleanPages()
+	}
+	return nil
+}
+
+// isWorthReturning decides whether to collect for the sake of what was allocated since the last collection, and of what is
+// idle: more than an idle process has, and a good part of the heap.
+func isWorthReturning(live, allocated, idle uint64) bool {
+	garbage := allocated - min(allocated, live)
+	return garbage+idle > max(worthReturning, live/8)
+}
+
+// leastMapped is how many bytes of files the process may have mapped and touched before they are taken out. A program that works
+// needs 60 MB of itself; the store's file can be many times that, and all of it is touched in time.
+const leastMapped = 96 << 20
+
+// residentFile reads how much of files is resident out of proc_pid_status(5), in bytes.
+func residentFile(status string) uint64 {
+	for line := range strings.Lines(status) {
+		if rest, ok := strings.CutPrefix(line, "RssFile:"); ok {
+			kb, _ := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kb << 10
+		}
+	}
+	return 0
+}
+
+// watchCollections has each end of a garbage collection told, until ctx ends: an object that nobody uses is found by each of
+// them.
+func watchCollections(ctx context.Context, collected chan<- struct{}) {
+	type canary struct{ _ *int }
+	runtime.AddCleanup(&canary{}, func(context.Context) {
+		if ctx.Err() != nil {
+			return
+		}
+		select {
+		case collected <- struct{}{}:
+		default:
+		}
+		watchCollections(ctx, collected)
+	}, ctx)
+}

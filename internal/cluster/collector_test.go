@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"math"
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"time"
+)
+
+func TestCollectorPercent(t *testing.T) {
+	const mb = 1 << 20
+	for _, tc := range []struct {
+		name                 string
+		live, scanned, roots uint64
+		want                 int
+	}{
+		{"nothing yet", 0, 0, 0, 100},
+		{"small: as by default", 20 * mb, 15 * mb, 2 * mb, 100},
+		{"middling: the least room", 60 * mb, 20 * mb, 4 * mb, 50},
+		{"big, of bytes", 200 * mb, 40 * mb, 0, 20},
+		{"big, of pointers", 200 * mb, 190 * mb, 0, 95},
+		{"big, all of pointers", 200 * mb, 220 * mb, 0, 100},
+		{"huge, of bytes", 8000 * mb, 100 * mb, 0, 10},
+	} {
+		if got := collectorPercent(tc.live, tc.scanned, tc.roots); got != tc.want {
+			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestIsWorthReturning(t *testing.T) {
+	const mb = 1 << 20
+	for _, tc := range []struct {
+		live, allocated, idle uint64
+		want                  bool
+	}{
+		{20 * mb, 30 * mb, 10 * mb, false},
+		{20 * mb, 40 * mb, 10 * mb, true},
+		{20 * mb, 20 * mb, 100 * mb, true},
+		{400 * mb, 420 * mb, 20 * mb, false},
+		{400 * mb, 440 * mb, 20 * mb, true},
+		{400 * mb, 390 * mb, 20 * mb, false}, // swept meanwhile
+	} {
+		if got := isWorthReturning(tc.live, tc.allocated, tc.idle); got != tc.want {
+			t.Errorf("%+v: %t", tc, got)
+		}
+	}
+}
+
+func TestResidentFile(t *testing.T) {
+	if got := residentFile("Name:\tproa\nRssAnon:\t  100 kB\nRssFile:\t   61388 kB\n"); got != 61388<<10 {
+		t.Errorf("%d", got)
+	}
+	if got := residentFile("Name:\tproa\n"); got != 0 {
+		t.Errorf("%d without the line", got)
+	}
+}
+
+// What is measured by name is there under that name, and the percentage that it leads to is the one in force.
+func TestTune(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	ballast := make([]byte, 256<<20)
+	runtime.GC()
+	got := tune(100)
+	if got < 10 || got > 50 {
+		t.Errorf("%d%% with 256 MB of bytes", got)
+	}
+	if now := debug.SetGCPercent(got); now != got {
+		t.Errorf("%d%% is in force, not %d%%", now, got)
+	}
+	if again := tune(got); math.Abs(float64(again-got)) > 1 {
+		t.Errorf("%d%%, then %d%% of the same", got, again)
+	}
+	runtime.KeepAlive(ballast)
+	ballast = nil
+	runtime.GC()
+	if after := tune(got); after <= got {
+		t.Errorf("%d%%, and %d%% without the ballast", got, after)
+	}
+}
+
+// Every collection is told, not only the first.
+func TestWatchCollections(t *testing.T) {
+	collected := make(chan struct{}, 1)
+	watchCollections(t.Context(), collected)
+	for round := range 3 {
+		deadline := time.After(time.Minute)
+		for told := false; !told; {
+			runtime.GC()
+			select {
+			case <-collected:
+				told = true
+			case <-deadline:
+				t.Fatalf("collection %d was not told", round)
+			default:
+			}
+		}
+	}
+}
