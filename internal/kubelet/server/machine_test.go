@@ -375,7 +375,7 @@ func TestMachine(t *testing.T) {
 			*n.Runtime.ImageFs.CapacityBytes == 0 || n.StartTime.IsZero() {
 			t.Errorf("node: %+v", n)
 		}
-		if len(s.Pods) != 1 || s.Pods[0].PodRef != (stats.PodReference{Name: "p", Namespace: "default", UID: "uid-1"}) || len(s.Pods[0].Containers) != 2 {
+		if len(s.Pods) != 1 || s.Pods[0].StartTime.IsZero() || s.Pods[0].PodRef != (stats.PodReference{Name: "p", Namespace: "default", UID: "uid-1"}) || len(s.Pods[0].Containers) != 2 {
 			t.Fatalf("pods: %+v", s.Pods)
 		}
 		for _, c := range s.Pods[0].Containers {

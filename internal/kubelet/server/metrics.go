@@ -113,7 +113,7 @@ func (s *Server) resourceMetrics() http.Handler {
 				if v := c.GetSwap().GetSwapUsageBytes(); v != nil {
 					emit(containerSwap, float64(v.Value), at(c.Swap.Timestamp).Time, name, pod, namespace)
 				}
-				emit(containerStart, float64(running[c.GetAttributes().GetId()].CreatedAt)/1e9, time.Time{}, name, pod, namespace)
+				emit(containerStart, float64(running.containers[c.GetAttributes().GetId()].CreatedAt)/1e9, time.Time{}, name, pod, namespace)
 			}
 		}
 		return nil
@@ -171,7 +171,7 @@ func (s *Server) containerMetrics() http.Handler {
 			}
 			for _, c := range linux.GetContainers() {
 				id := c.GetAttributes().GetId()
-				known := running[id]
+				known := running.containers[id]
 				labels := []string{c.GetAttributes().GetLabels()[types.KubernetesContainerNameLabel],
 					"/kubepods/pod" + meta.GetUid() + "/" + id, known.GetImage().GetUserSpecifiedImage(), id, meta.GetNamespace(), meta.GetName()}
 				emitUsage(emit, labels, c.GetCpu(), c.GetMemory())

@@ -200,3 +200,39 @@ func TestNewRefuses(t *testing.T) {
 }
 
 var _ http.Handler = (*Server)(nil)
+
+func TestPressure(t *testing.T) {
+	want := &stats.PSIStats{
+		Some: stats.PSIData{Avg10: 1.5, Avg60: 0.25, Avg300: 0, Total: 3_000_000},
+		Full: stats.PSIData{Avg300: 2, Total: 7000},
+	}
+	got := parsePressure("some avg10=1.50 avg60=0.25 avg300=0.00 total=3000\nfull avg10=0.00 avg60=0.00 avg300=2.00 total=7\n")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if got := parsePressure("some avg10=x"); got != nil {
+		t.Errorf("nonsense is %v", got)
+	}
+	from := &criapi.PsiStats{Some: &criapi.PsiData{Avg10: 1.5, Avg60: 0.25, Total: 3_000_000}, Full: &criapi.PsiData{Avg300: 2, Total: 7000}}
+	if diff := cmp.Diff(want, pressure(from)); diff != "" || pressure(nil) != nil {
+		t.Error(diff)
+	}
+}
+
+func TestPodStats(t *testing.T) {
+	eth0 := &criapi.NetworkInterfaceUsage{Name: "eth0", RxBytes: &criapi.UInt64Value{Value: 7}}
+	psi := &criapi.PsiStats{Some: &criapi.PsiData{Total: 5}}
+	pod := podStats(&criapi.PodSandboxStats{Linux: &criapi.LinuxPodSandboxStats{
+		Cpu:        &criapi.CpuUsage{Psi: psi},
+		Memory:     &criapi.MemoryUsage{Psi: psi},
+		Io:         &criapi.IoUsage{Psi: psi},
+		Network:    &criapi.NetworkUsage{DefaultInterface: eth0, Interfaces: []*criapi.NetworkInterfaceUsage{eth0}},
+		Containers: []*criapi.ContainerStats{{}},
+	}})
+	if n := pod.Network; n.Name != "eth0" || *n.RxBytes != 7 || len(n.Interfaces) != 1 {
+		t.Errorf("network: %+v", n)
+	}
+	if pod.CPU.PSI.Some.Total != 5 || pod.Memory.PSI.Some.Total != 5 || pod.IO.PSI.Some.Total != 5 || pod.Containers[0].IO != nil {
+		t.Errorf("pressure: %+v", pod)
+	}
+}

@@ -40,6 +40,7 @@ func (s *Server) readSummary(ctx context.Context) (*stats.Summary, error) {
 			Time:                 now,
 			UsageCoreNanoSeconds: ptr.To(uint64(usage.cpu)),
 			UsageNanoCores:       s.rates.of("", uint64(usage.cpu), now.Time),
+			PSI:                  nodePressure("cpu"),
 		},
 		Memory: &stats.MemoryStats{
 			Time:            now,
@@ -47,11 +48,15 @@ func (s *Server) readSummary(ctx context.Context) (*stats.Summary, error) {
 			WorkingSetBytes: &usage.workingSet,
 			AvailableBytes:  ptr.To(usage.memoryTotal - min(usage.memoryTotal, usage.workingSet)),
 			RSSBytes:        &usage.rss,
+			PSI:             nodePressure("memory"),
 		},
 		Swap:    &stats.SwapStats{Time: now, SwapUsageBytes: &usage.swapUsage, SwapAvailableBytes: &usage.swapFree},
 		Network: &stats.NetworkStats{Time: now, Interfaces: usage.interfaces},
 		Fs:      fileSystem(s.cfg.RootDir, now),
 		Runtime: &stats.RuntimeStats{ImageFs: images, ContainerFs: images},
+	}
+	if psi := nodePressure("io"); psi != nil {
+		node.IO = &stats.IOStats{Time: now, PSI: psi}
 	}
 	if len(usage.interfaces) > 0 {
 		node.Network.InterfaceStats = usage.interfaces[0]
@@ -64,13 +69,14 @@ func (s *Server) readSummary(ctx context.Context) (*stats.Summary, error) {
 	seen := map[string]bool{"": true}
 	for _, sandbox := range sandboxes {
 		pod := podStats(sandbox)
+		pod.StartTime = at(running.sandboxes[sandbox.GetAttributes().GetId()].GetCreatedAt())
 		seen[pod.PodRef.UID] = true
 		pod.CPU.UsageNanoCores = s.rates.of(pod.PodRef.UID, ptr.Deref(pod.CPU.UsageCoreNanoSeconds, 0), pod.CPU.Time.Time)
 		for i, container := range sandbox.GetLinux().GetContainers() {
 			id := container.GetAttributes().GetId()
 			seen[id] = true
 			c := &pod.Containers[i]
-			c.StartTime = at(running[id].CreatedAt)
+			c.StartTime = at(running.containers[id].CreatedAt)
 			c.CPU.UsageNanoCores = s.rates.of(id, ptr.Deref(c.CPU.UsageCoreNanoSeconds, 0), c.CPU.Time.Time)
 			completeFs(c.Rootfs, images)
 			c.Logs = s.logUsage(sandbox.GetAttributes().GetMetadata(), c.Name, images, now)
@@ -82,42 +88,47 @@ func (s *Server) readSummary(ctx context.Context) (*stats.Summary, error) {
 	return summary, nil
 }
 
-// sandboxStats returns what the runtime measures of the pods that run, and of those of their containers that do, and
-// these containers by their IDs.
-func (s *Server) sandboxStats(ctx context.Context) ([]*criapi.PodSandboxStats, map[string]*criapi.Container, error) {
+// running is what runs, by the runtime's IDs.
+type running struct {
+	sandboxes  map[string]*criapi.PodSandbox
+	containers map[string]*criapi.Container
+}
+
+// sandboxStats returns what the runtime measures of the pods that run, and of those of their containers that do, and what
+// these are.
+func (s *Server) sandboxStats(ctx context.Context) ([]*criapi.PodSandboxStats, running, error) {
 	measured, err := s.cfg.Runtime.ListPodSandboxStats(ctx, &criapi.ListPodSandboxStatsRequest{})
 	if err != nil {
-		return nil, nil, err
+		return nil, running{}, err
 	}
 	sandboxes, err := s.cfg.Runtime.ListPodSandbox(ctx, &criapi.ListPodSandboxRequest{Filter: &criapi.PodSandboxFilter{
 		State: &criapi.PodSandboxStateValue{State: criapi.PodSandboxState_SANDBOX_READY},
 	}})
 	if err != nil {
-		return nil, nil, err
+		return nil, running{}, err
 	}
 	containers, err := s.cfg.Runtime.ListContainers(ctx, &criapi.ListContainersRequest{Filter: &criapi.ContainerFilter{
 		State: &criapi.ContainerStateValue{State: criapi.ContainerState_CONTAINER_RUNNING},
 	}})
 	if err != nil {
-		return nil, nil, err
+		return nil, running{}, err
 	}
-	ready := map[string]bool{}
+	run := running{sandboxes: map[string]*criapi.PodSandbox{}, containers: map[string]*criapi.Container{}}
 	for _, sandbox := range sandboxes.Items {
-		ready[sandbox.Id] = true
+		run.sandboxes[sandbox.Id] = sandbox
 	}
-	running := map[string]*criapi.Container{}
 	for _, c := range containers.Containers {
-		running[c.Id] = c
+		run.containers[c.Id] = c
 	}
 	list := slices.DeleteFunc(measured.Stats, func(p *criapi.PodSandboxStats) bool {
-		return p.GetLinux() == nil || !ready[p.GetAttributes().GetId()]
+		return p.GetLinux() == nil || run.sandboxes[p.GetAttributes().GetId()] == nil
 	})
 	for _, p := range list {
 		p.Linux.Containers = slices.DeleteFunc(p.Linux.Containers, func(c *criapi.ContainerStats) bool {
-			return running[c.GetAttributes().GetId()] == nil
+			return run.containers[c.GetAttributes().GetId()] == nil
 		})
 	}
-	return list, running, nil
+	return list, run, nil
 }
 
 // imageFileSystem returns the usage of the file system of images, of which the runtime knows how much is images.
@@ -145,18 +156,16 @@ func podStats(sandbox *criapi.PodSandboxStats) stats.PodStats {
 		PodRef:     stats.PodReference{Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid()},
 		CPU:        cpuStats(linux.GetCpu()),
 		Memory:     memoryStats(linux.GetMemory()),
+		IO:         ioStats(linux.GetIo()),
 		Containers: []stats.ContainerStats{},
 	}
 	if network := linux.GetNetwork(); network != nil {
 		pod.Network = &stats.NetworkStats{Time: at(network.Timestamp)}
-		for _, i := range append([]*criapi.NetworkInterfaceUsage{network.DefaultInterface}, network.Interfaces...) {
-			if i != nil {
-				pod.Network.Interfaces = append(pod.Network.Interfaces, stats.InterfaceStats{Name: i.Name,
-					RxBytes: value(i.RxBytes), RxErrors: value(i.RxErrors), TxBytes: value(i.TxBytes), TxErrors: value(i.TxErrors)})
-			}
+		for _, i := range network.Interfaces {
+			pod.Network.Interfaces = append(pod.Network.Interfaces, interfaceStats(i))
 		}
-		if len(pod.Network.Interfaces) > 0 {
-			pod.Network.InterfaceStats = pod.Network.Interfaces[0]
+		if i := network.DefaultInterface; i != nil {
+			pod.Network.InterfaceStats = interfaceStats(i)
 		}
 	}
 	if process := linux.GetProcess(); process != nil {
@@ -167,6 +176,7 @@ func podStats(sandbox *criapi.PodSandboxStats) stats.PodStats {
 			Name:   container.GetAttributes().GetLabels()[types.KubernetesContainerNameLabel],
 			CPU:    cpuStats(container.GetCpu()),
 			Memory: memoryStats(container.GetMemory()),
+			IO:     ioStats(container.GetIo()),
 		}
 		if layer := container.GetWritableLayer(); layer != nil {
 			c.Rootfs = &stats.FsStats{Time: at(layer.Timestamp), UsedBytes: value(layer.UsedBytes), InodesUsed: value(layer.InodesUsed)}
@@ -180,8 +190,12 @@ func podStats(sandbox *criapi.PodSandboxStats) stats.PodStats {
 	return pod
 }
 
+func interfaceStats(i *criapi.NetworkInterfaceUsage) stats.InterfaceStats {
+	return stats.InterfaceStats{Name: i.Name, RxBytes: value(i.RxBytes), RxErrors: value(i.RxErrors), TxBytes: value(i.TxBytes), TxErrors: value(i.TxErrors)}
+}
+
 func cpuStats(cpu *criapi.CpuUsage) *stats.CPUStats {
-	return &stats.CPUStats{Time: at(cpu.GetTimestamp()), UsageCoreNanoSeconds: value(cpu.GetUsageCoreNanoSeconds())}
+	return &stats.CPUStats{Time: at(cpu.GetTimestamp()), UsageCoreNanoSeconds: value(cpu.GetUsageCoreNanoSeconds()), PSI: pressure(cpu.GetPsi())}
 }
 
 func memoryStats(memory *criapi.MemoryUsage) *stats.MemoryStats {
@@ -193,7 +207,16 @@ func memoryStats(memory *criapi.MemoryUsage) *stats.MemoryStats {
 		RSSBytes:        value(memory.GetRssBytes()),
 		PageFaults:      value(memory.GetPageFaults()),
 		MajorPageFaults: value(memory.GetMajorPageFaults()),
+		PSI:             pressure(memory.GetPsi()),
 	}
+}
+
+// ioStats is nil with cgroup v1, which does not tell how long one waited.
+func ioStats(io *criapi.IoUsage) *stats.IOStats {
+	if io.GetPsi() == nil {
+		return nil
+	}
+	return &stats.IOStats{Time: at(io.GetTimestamp()), PSI: pressure(io.GetPsi())}
 }
 
 func value(v *criapi.UInt64Value) *uint64 {
