@@ -302,20 +302,15 @@ func (n *NodeConfig) complete() error {
 		}
 	}
 	if n.IP == "" {
-		n.IP = outboundAddress()
+		ip, err := nodeAddress()
+		if err != nil {
+			return err
+		}
+		n.IP = ip.String()
 	}
 	setDefault(&n.MaxPods, 110)
 	setDefault(&n.ResolvConf, "/etc/resolv.conf")
 	return nil
-}
-
-// outboundAddress is the address that packets to the outside have, or the loopback address on a machine without a network.
-func outboundAddress() string {
-	ip, err := utilnet.ChooseHostInterface()
-	if err != nil {
-		return "127.0.0.1"
-	}
-	return ip.String()
 }
 
 func setDefault[T comparable](p *T, value T) {

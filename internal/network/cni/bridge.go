@@ -1,13 +1,15 @@
 package cni
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
+	"os/exec"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -101,6 +103,9 @@ func hardwareAddr(name string) net.HardwareAddr {
 // enableForwarding lets packets pass between pods and the rest, and through netfilter: what is sent from pod to pod by way of a
 // service comes back from pod to pod across the bridge, and has to be translated back there.
 func enableForwarding(c Config, podRanges []netip.Prefix) error {
+	if err := loadBridgeNetfilter(); err != nil {
+		c.Log.Warn("the kernel does not filter what passes a bridge: services will not work between pods of one node", "err", err)
+	}
 	settings := map[string]string{}
 	for _, p := range podRanges {
 		if p.Addr().Is4() {
@@ -113,13 +118,24 @@ func enableForwarding(c Config, podRanges []netip.Prefix) error {
 	}
 	for path, value := range settings {
 		err := os.WriteFile(path, []byte(value), 0)
-		if errors.Is(err, os.ErrNotExist) && filepath.Base(path) != "ip_forward" {
-			c.Log.Warn("the kernel has no bridge netfilter: load the module br_netfilter, or services will not work between pods of one node", "missing", path)
-			continue
+		if errors.Is(err, os.ErrNotExist) && strings.HasPrefix(path, "/sys/") {
+			continue // of this, there was a warning above
 		}
 		if err != nil {
 			return fmt.Errorf("setting %s: %w", path, err)
 		}
+	}
+	return nil
+}
+
+// loadBridgeNetfilter loads br_netfilter unless the kernel has it. Other modules are loaded by the kernel itself when something
+// needs them; this one nobody asks for, and without it the settings of a bridge are accepted and do nothing.
+func loadBridgeNetfilter() error {
+	if _, err := os.Stat("/proc/sys/net/bridge/bridge-nf-call-iptables"); err == nil {
+		return nil
+	}
+	if out, err := exec.Command("modprobe", "br_netfilter").CombinedOutput(); err != nil {
+		return fmt.Errorf("loading the module br_netfilter: %w: %s", err, bytes.TrimSpace(out))
 	}
 	return nil
 }
