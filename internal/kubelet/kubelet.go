@@ -164,7 +164,7 @@ func (k *Kubelet) prepare(ctx context.Context) error {
 	k.node = &criconfig.Node{
 		Name: cfg.NodeName, HostIPs: ips, LogDir: cfg.LogDir, CgroupRoot: cfg.CgroupRoot,
 		ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain, ResolvConf: cfg.ResolvConf,
-		SeccompDir: filepath.Join(cfg.RootDir, "seccomp"), SandboxSeccompProfile: cfg.SandboxSeccompProfile, Capacity: capacity, Allocatable: allocatable, CgroupV2: system.V2,
+		SeccompDir: filepath.Join(cfg.RootDir, "seccomp"), SandboxSeccompProfile: cfg.SandboxSeccompProfile, Capacity: capacity, Allocatable: allocatable, CgroupV2: system.V2, LimitsSwap: k.cgroups.LimitsSwap(),
 	}
 	k.object = node.New(node.Config{
 		Client: cfg.Client, Name: cfg.NodeName, Object: k.nodeObject(capacity, allocatable, ips),

@@ -210,7 +210,7 @@ func (s *System) write(path string, l Limits) error {
 	return errors.Join(errs...)
 }
 
-// create makes a cgroup in every hierarchy that is used, with the controllers of version 2 enabled down to it.
+// create makes a cgroup in every hierarchy that is used.
 func (s *System) create(path string) error {
 	if !s.V2 {
 		var errs []error
@@ -231,22 +231,7 @@ func (s *System) create(path string) error {
 		}
 		return nil
 	}
-	root := s.all[0]
-	at := root
-	for _, part := range strings.Split(strings.Trim(path, "/"), "/") {
-		for c := range s.Mounts {
-			// One that cannot be enabled is done without, as if the machine had it not.
-			_ = os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte("+"+c), 0)
-		}
-		at = filepath.Join(at, part)
-		if err := os.Mkdir(at, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	for c := range s.Mounts {
-		_ = os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte("+"+c), 0)
-	}
-	return nil
+	return s.createV2(filepath.Join(s.all[0], path))
 }
 
 // weight translates shares of version 1 to a weight of version 2.

@@ -1,9 +1,12 @@
 package cgroups
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -89,6 +92,68 @@ func TestV2(t *testing.T) {
 	}
 	if uids := m.Pods(); len(uids) != 1 || uids[0] != "0000" {
 		t.Errorf("pods are %v", uids)
+	}
+}
+
+func TestDelegate(t *testing.T) {
+	root := t.TempDir()
+	s := &System{V2: true, Mounts: map[string]string{"cpu": root, "memory": root, "pids": root}, all: []string{root}}
+	file := filepath.Join(root, "cgroup.subtree_control")
+	if err := s.delegate(root); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an ordinary directory: %v", err)
+	}
+	for before, want := range map[string]string{"": "+cpu +memory +pids", "pids io cpu\n": "+memory", "cpu memory pids": "cpu memory pids"} {
+		if err := os.WriteFile(file, []byte(before), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.delegate(root); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(file); !strings.HasPrefix(string(got), want) {
+			t.Errorf("with %q enabled, %q was written, want %q", before, got, want)
+		}
+	}
+}
+
+// TestEvacuate delegates the controllers of a real cgroup that has a process, which keeps on running.
+func TestEvacuate(t *testing.T) {
+	s, err := Detect()
+	if err != nil || !s.V2 || os.Geteuid() != 0 {
+		t.Skip("needs root and cgroup v2")
+	}
+	log := slog.New(slog.DiscardHandler)
+	top := s.all[0]
+	if err := s.delegate(top); err != nil {
+		t.Skip("controllers are not delegated here: ", err)
+	}
+	root := filepath.Join(top, fmt.Sprint("evacuate", os.Getpid()))
+	if err := os.Mkdir(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if err := removeTree(root, log); err != nil {
+			t.Error(err)
+		}
+	})
+	pid := fmt.Sprint(cmd.Process.Pid)
+	if err := os.WriteFile(filepath.Join(root, "cgroup.procs"), []byte(pid), 0); err != nil {
+		t.Fatal(err)
+	}
+	inner := &System{V2: true, Mounts: s.Mounts, all: []string{root}}
+	if err := inner.delegateTo("/x/kubepods", log); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(root, "init", "cgroup.procs")); err != nil || strings.TrimSpace(string(got)) != pid {
+		t.Errorf("the process is not in its new cgroup: %q, %v", got, err)
+	}
+	if got, err := os.ReadFile(filepath.Join(root, "x/kubepods/cgroup.subtree_control")); err != nil || !strings.Contains(string(got), "memory") {
+		t.Errorf("the controllers are %q, %v", got, err)
 	}
 }
 

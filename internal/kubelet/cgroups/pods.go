@@ -42,11 +42,26 @@ func (m *Manager) Setup(allocatable corev1.ResourceList) error {
 		limits.Pids = pids.Value()
 	}
 	base := filepath.Join(m.root, "kubepods")
+	if m.system.V2 {
+		if err := m.system.delegateTo(base, m.log); err != nil {
+			return err
+		}
+	}
 	return errors.Join(
 		m.system.write(base, limits),
 		m.system.write(filepath.Join(base, "besteffort"), Limits{Shares: criconfig.MinShares}),
 		m.system.write(filepath.Join(base, "burstable"), Limits{Shares: criconfig.MinShares}),
 	)
+}
+
+// LimitsSwap says whether what containers swap can be bounded, with version 2. The files are there only below the root.
+func (m *Manager) LimitsSwap() bool {
+	mount, ok := m.system.Mounts["memory"]
+	if !ok || !m.system.V2 {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(mount, m.root, "kubepods", "memory.swap.max"))
+	return err == nil
 }
 
 // PodLimits are the bounds of the cgroup of a pod: what it is given as a whole, or the sum of what its containers are

@@ -45,6 +45,7 @@ type Node struct {
 	Capacity              corev1.ResourceList
 	Allocatable           corev1.ResourceList
 	CgroupV2              bool
+	LimitsSwap            bool // with cgroup v2: containers may be kept from swapping
 	// RecursiveReadOnly says that the runtime makes mounts recursively read-only.
 	RecursiveReadOnly bool
 }

@@ -172,6 +172,15 @@ func TestResources(t *testing.T) {
 			t.Errorf("%dm: shares %d, quota %d", test.milli, Shares(test.milli), Quota(test.milli))
 		}
 	}
+	for want, node := range map[string]*Node{
+		"map[]":                   {LimitsSwap: true}, // there is nothing to say to version 1
+		"map[memory.oom.group:1]": {CgroupV2: true},
+		"map[memory.oom.group:1 memory.swap.max:0]": {CgroupV2: true, LimitsSwap: true},
+	} {
+		if got := fmt.Sprint(node.Resources(&corev1.Pod{}, &corev1.Container{}).Unified); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
 	node := &Node{Capacity: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1000Mi")}}
 	burstable := &corev1.Container{Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("100Mi")}}}
 	for name, test := range map[string]struct {

@@ -51,6 +51,9 @@ func (n *Node) Resources(pod *corev1.Pod, c *corev1.Container) *runtimeapi.Linux
 		// All processes of a container die together, so that it is never left half alive.
 		r.Unified = map[string]string{"memory.oom.group": "1"}
 	}
+	if n.CgroupV2 && n.LimitsSwap {
+		r.Unified["memory.swap.max"] = "0"
+	}
 	return r
 }
 
