@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -64,9 +63,9 @@ type keeper struct {
 	nodes corelisters.NodeLister
 	pods  cache.Indexer
 
-	mu       sync.Mutex
-	heard    map[string]time.Time // when a node last gave a sign of life, by this process's clock
-	evicting map[string]time.Time // by zone, when the last node was given up
+	mu    sync.Mutex
+	heard map[string]time.Time // when a node last gave a sign of life, by this process's clock
+	zones *zones
 }
 
 func setup(env *controller.Env, c Config) (controller.Sync, error) {
@@ -76,7 +75,7 @@ func setup(env *controller.Env, c Config) (controller.Sync, error) {
 	}
 	k := &keeper{
 		Config: c, env: env, nodes: nodes.Lister(), pods: podInformer.GetIndexer(),
-		heard: make(map[string]time.Time), evicting: make(map[string]time.Time),
+		heard: make(map[string]time.Time), zones: newZones(),
 	}
 	controller.Watch(env, nodes.Informer(), k.onNode)
 	controller.Watch(env, podInformer, k.onPod)
@@ -100,9 +99,11 @@ func (k *keeper) onNode(old, n *corev1.Node) {
 	case n == nil:
 		k.mu.Lock()
 		delete(k.heard, old.Name)
+		next, wait := k.zones.leave(old.Name, k.env.Clock.Now())
 		k.mu.Unlock()
+		k.wake(next, wait)
 		k.env.Events.Eventf(reference(old), corev1.EventTypeNormal, "RemovingNode", "Node %s event: Removing Node %s from Controller", old.Name, old.Name)
-		k.wakeUnready() // The proportions in its zone have changed.
+		k.count(old.Name, nil)
 		return
 	case old == nil:
 		k.hear(n.Name)
@@ -110,9 +111,7 @@ func (k *keeper) onNode(old, n *corev1.Node) {
 	case !equality.Semantic.DeepEqual(old.Status, n.Status) && readiness(n) != corev1.ConditionUnknown:
 		k.hear(n.Name)
 	}
-	if old == nil || readiness(old) != readiness(n) {
-		k.wakeUnready()
-	}
+	k.count(n.Name, n)
 	if old == nil || needsLook(old, n) {
 		k.env.Queue.Add(n.Name)
 	}
@@ -132,16 +131,23 @@ func needsLook(old, n *corev1.Node) bool {
 	return false
 }
 
-// wakeUnready looks at all nodes that aren't ready, after the number of those that are has changed.
-func (k *keeper) wakeUnready() {
-	all, err := k.nodes.List(labels.Everything())
-	if err != nil {
-		k.env.Log.Error("listing nodes", "err", err)
+// count counts a node as it is now (nil: gone), and looks at the nodes for which that makes a difference.
+func (k *keeper) count(name string, n *corev1.Node) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.countLocked(name, n)
+}
+
+func (k *keeper) countLocked(name string, n *corev1.Node) {
+	for _, affected := range k.zones.set(name, n) {
+		k.env.Queue.Add(affected)
 	}
-	for _, n := range all {
-		if readiness(n) != corev1.ConditionTrue {
-			k.env.Queue.Add(n.Name)
-		}
+}
+
+// wake looks at a node, if there is one, when a time has passed.
+func (k *keeper) wake(name string, wait time.Duration) {
+	if name != "" {
+		k.env.Queue.AddAfter(name, wait)
 	}
 }
 
@@ -220,17 +226,13 @@ func (k *keeper) judge(ctx context.Context, n *corev1.Node) (*corev1.Node, error
 // taint brings the node's taints in line with its conditions.
 func (k *keeper) taint(ctx context.Context, n *corev1.Node) error {
 	now := k.env.Clock.Now()
-	evict, err := k.mayEvict(n, now)
-	if err != nil {
-		return err
-	}
-	wanted, changed := taints(n, evict, now)
+	wanted, changed := taints(n, k.mayEvict(n, now), now)
 	if !changed {
 		return nil
 	}
 	n = n.DeepCopy()
 	n.Spec.Taints = wanted
-	_, err = k.env.Client.CoreV1().Nodes().Update(ctx, n, metav1.UpdateOptions{})
+	_, err := k.env.Client.CoreV1().Nodes().Update(ctx, n, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -239,42 +241,24 @@ func (k *keeper) taint(ctx context.Context, n *corev1.Node) error {
 
 // mayEvict tells whether the node may have, or keep, the taint that evicts pods. At most so many nodes of a zone get it
 // in a time.
-func (k *keeper) mayEvict(n *corev1.Node, now time.Time) (bool, error) {
-	t, ok := evictionTaint(n)
-	if !ok {
-		return false, nil
-	}
-	all, err := k.nodes.List(labels.Everything())
-	if err != nil {
-		return false, fmt.Errorf("listing nodes: %w", err)
-	}
-	interval, ok := pace(n, all)
-	if hasTaint(n, t) {
-		return anyReady(all), nil // It keeps it, unless the whole cluster is down.
-	}
-	if !ok {
-		return false, nil
-	}
+func (k *keeper) mayEvict(n *corev1.Node, now time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	z := zone(n)
-	if last, ok := k.evicting[z]; ok {
-		if left := last.Add(interval).Sub(now); left > 0 {
-			k.env.Queue.AddAfter(n.Name, left)
-			return false, nil
-		}
+	if k.zones.knows(n.Name) { // It may be newer than what the informer has shown, unless it is gone.
+		k.countLocked(n.Name, n)
 	}
-	k.evicting[z] = now
-	return true, nil
-}
-
-func anyReady(all []*corev1.Node) bool {
-	for _, n := range all {
-		if readiness(n) == corev1.ConditionTrue {
-			return true
-		}
+	if _, ok := evictionTaint(n); !ok {
+		k.wake(k.zones.leave(n.Name, now))
+		return false
 	}
-	return false
+	if isEvicted(n) {
+		return k.zones.anyReady() // It keeps it, unless the whole cluster is down.
+	}
+	may, next, wait := k.zones.evict(n.Name, now)
+	if may || next == n.Name {
+		k.wake(next, wait)
+	}
+	return may
 }
 
 // markPods makes the pods of a node that is down not ready, so that services leave them out.

@@ -97,8 +97,9 @@ func evictionTaint(n *corev1.Node) (t corev1.Taint, ok bool) {
 	}
 }
 
-func hasTaint(n *corev1.Node, t corev1.Taint) bool {
-	return slices.ContainsFunc(n.Spec.Taints, func(o corev1.Taint) bool { return o.MatchTaint(&t) })
+// isEvicted tells whether the node has a taint that evicts pods because it isn't ready, for whichever reason.
+func isEvicted(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Effect == corev1.TaintEffectNoExecute && ours(t) })
 }
 
 // taints gives the taints that the node shall have: those of others as they are, and those that its conditions call for,
@@ -139,43 +140,4 @@ func taints(n *corev1.Node, evict bool, now time.Time) (out []corev1.Taint, chan
 // hasn't said that it is ready.
 func keepsNotReady(n *corev1.Node, t corev1.Taint) bool {
 	return t.Key == corev1.TaintNodeNotReady && t.Effect == corev1.TaintEffectNoSchedule && condition(n, corev1.NodeReady) == nil
-}
-
-// zone is the failure domain of a node.
-func zone(n *corev1.Node) string {
-	return n.Labels[corev1.LabelTopologyRegion] + ":" + n.Labels[corev1.LabelTopologyZone]
-}
-
-// The rates at which nodes of a zone are given up, in seconds per node, and when a zone counts as large.
-const (
-	usualInterval     = 10 * time.Second
-	disruptedInterval = 100 * time.Second
-	largeZone         = 50
-	unhealthyShare    = 0.55
-)
-
-// pace says how fast the pods of a node's zone may be evicted: every interval one node; never if ok is false, because most of a
-// small zone, or all of the cluster, is not ready, and the fault more likely lies between the nodes and the control
-// plane.
-func pace(of *corev1.Node, all []*corev1.Node) (interval time.Duration, ok bool) {
-	ready, unready, anyReady := 0, 0, false
-	for _, n := range all {
-		is := readiness(n) == corev1.ConditionTrue
-		anyReady = anyReady || is
-		if zone(n) != zone(of) {
-			continue
-		}
-		if is {
-			ready++
-		} else {
-			unready++
-		}
-	}
-	switch {
-	case !anyReady:
-		return 0, false
-	case ready > 0 && unready > 2 && float64(unready)/float64(ready+unready) >= unhealthyShare:
-		return disruptedInterval, ready+unready > largeZone
-	}
-	return usualInterval, true
 }

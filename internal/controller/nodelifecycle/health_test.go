@@ -86,35 +86,3 @@ func TestSilenced(t *testing.T) {
 		t.Error("a silent node changed once more")
 	}
 }
-
-func TestPace(t *testing.T) {
-	nodes := func(zone string, ready, unready int) (out []*corev1.Node) {
-		for i := range ready + unready {
-			n := node("Ready", "True")
-			if i >= ready {
-				n = node("Ready", "Unknown")
-			}
-			n.Labels = map[string]string{corev1.LabelTopologyZone: zone}
-			out = append(out, n)
-		}
-		return out
-	}
-	for name, test := range map[string]struct {
-		all  []*corev1.Node
-		want time.Duration
-		ok   bool
-	}{
-		"one of three":                    {nodes("a", 2, 1), 10 * time.Second, true},
-		"the only node":                   {nodes("a", 0, 1), 0, false},
-		"all nodes of all zones":          {append(nodes("a", 0, 3), nodes("b", 0, 3)...), 0, false},
-		"all nodes of one zone":           {append(nodes("a", 0, 3), nodes("b", 3, 0)...), 10 * time.Second, true},
-		"most of a small zone":            {nodes("a", 2, 8), 100 * time.Second, false},
-		"most of a large zone":            {nodes("a", 20, 80), 100 * time.Second, true},
-		"two of three: too few for panic": {nodes("a", 1, 2), 10 * time.Second, true},
-	} {
-		of := nodes("a", 0, 1)[0]
-		if got, ok := pace(of, test.all); got != test.want || ok != test.ok {
-			t.Errorf("%s: %v %v, want %v %v", name, got, ok, test.want, test.ok)
-		}
-	}
-}
