@@ -13,12 +13,13 @@ import (
 )
 
 const (
-	// leastRoom is how much may be allocated between two collections however small the heap is.
-	leastRoom = 32 << 20
-	// quietAfter is how long after a collection, if there is no other, the work is over that made the garbage.
-	quietAfter = 5 * time.Second
+	// leastRoom is how much may be allocated between two collections of a big heap at least.
+	leastRoom = 128 << 20
+	// quietAfter is how long after a collection, if there is no other, the work is over that made the garbage. By then the
+	// store has dropped the encodings that nobody asked for again.
+	quietAfter = 8 * time.Second
 	// worthReturning is how many bytes are worth the collection that it takes to give them back.
-	worthReturning = 24 << 20
+	worthReturning = 16 << 20
 )
 
 // keepSmall keeps the process as small as what it holds, until ctx ends. At the end of each collection it says how much may be
@@ -67,11 +68,12 @@ func tune(now int) int {
 	return want
 }
 
-// collectorPercent is what to set GOGC to. A collection costs as much as there is to be looked at, which the stored bytes, most
-// of a big heap, are not: they have no pointers. So the room for garbage is as big as what has pointers, and never more than
-// what GOGC=100 would give. roots are stacks and global variables, which count where the percentage is applied.
+// collectorPercent is what to set GOGC to. A collection costs about as much as there is to be looked at, which the stored bytes,
+// most of a big heap, are not: they have no pointers. So the room for garbage follows what has pointers, and is never more than
+// what GOGC=100 would give. What a list of everything allocates should not take many collections: hence the least room, which is
+// given back when it is quiet. roots are stacks and global variables, which count where the percentage is applied.
 func collectorPercent(live, scanned, roots uint64) int {
-	room := max(scanned, leastRoom)
+	room := max(2*scanned, leastRoom)
 	return int(max(10, min(100, 100*room/max(1, live+roots))))
 }
 
@@ -96,10 +98,10 @@ func giveBack() error {
 }
 
 // isWorthReturning decides whether to collect for the sake of what was allocated since the last collection, and of what is
-// idle: more than an idle process has, and a good part of the heap.
+// idle: more than an idle process has, and not next to nothing of the heap.
 func isWorthReturning(live, allocated, idle uint64) bool {
 	garbage := allocated - min(allocated, live)
-	return garbage+idle > max(worthReturning, live/8)
+	return garbage+idle > max(worthReturning, live/16)
 }
 
 // leastMapped is how many bytes of files the process may have mapped and touched before they are taken out. A program that works

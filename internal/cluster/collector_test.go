@@ -17,10 +17,10 @@ func TestCollectorPercent(t *testing.T) {
 	}{
 		{"nothing yet", 0, 0, 0, 100},
 		{"small: as by default", 20 * mb, 15 * mb, 2 * mb, 100},
-		{"middling: the least room", 60 * mb, 20 * mb, 4 * mb, 50},
-		{"big, of bytes", 200 * mb, 40 * mb, 0, 20},
-		{"big, of pointers", 200 * mb, 190 * mb, 0, 95},
-		{"big, all of pointers", 200 * mb, 220 * mb, 0, 100},
+		{"middling: as by default", 100 * mb, 30 * mb, 4 * mb, 100},
+		{"big, of bytes: the least room", 256 * mb, 40 * mb, 0, 50},
+		{"bigger, of bytes", 1000 * mb, 100 * mb, 0, 20},
+		{"big, of pointers", 200 * mb, 190 * mb, 0, 100},
 		{"huge, of bytes", 8000 * mb, 100 * mb, 0, 10},
 	} {
 		if got := collectorPercent(tc.live, tc.scanned, tc.roots); got != tc.want {
@@ -35,11 +35,11 @@ func TestIsWorthReturning(t *testing.T) {
 		live, allocated, idle uint64
 		want                  bool
 	}{
-		{20 * mb, 30 * mb, 10 * mb, false},
-		{20 * mb, 40 * mb, 10 * mb, true},
+		{20 * mb, 30 * mb, 5 * mb, false},
+		{20 * mb, 40 * mb, 5 * mb, true},
 		{20 * mb, 20 * mb, 100 * mb, true},
-		{400 * mb, 420 * mb, 20 * mb, false},
-		{400 * mb, 440 * mb, 20 * mb, true},
+		{400 * mb, 415 * mb, 10 * mb, false},
+		{400 * mb, 420 * mb, 10 * mb, true},
 		{400 * mb, 390 * mb, 20 * mb, false}, // swept meanwhile
 	} {
 		if got := isWorthReturning(tc.live, tc.allocated, tc.idle); got != tc.want {
@@ -60,11 +60,11 @@ func TestResidentFile(t *testing.T) {
 // What is measured by name is there under that name, and the percentage that it leads to is the one in force.
 func TestTune(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
-	ballast := make([]byte, 256<<20)
+	ballast := make([]byte, 512<<20)
 	runtime.GC()
 	got := tune(100)
 	if got < 10 || got > 50 {
-		t.Errorf("%d%% with 256 MB of bytes", got)
+		t.Errorf("%d%% with 512 MB of bytes", got)
 	}
 	if now := debug.SetGCPercent(got); now != got {
 		t.Errorf("%d%% is in force, not %d%%", now, got)

@@ -78,8 +78,9 @@ func (o *Object) Encoding(key EncodingKey, make func() ([]byte, error)) ([]byte,
 const (
 	// coolAfter is how long an encoding is kept at least after its last use; at most twice as long.
 	coolAfter = 3 * time.Second
-	// maxWarm is how many bytes of encodings are kept at most: a list of 30,000 pods in JSON, and some more.
-	maxWarm = 160 << 20
+	// maxWarm is how many bytes of encodings are kept at most: a list of 30,000 pods of 6 KB in JSON, and some more. What does
+	// not fit is decoded and encoded at every list.
+	maxWarm = 224 << 20
 )
 
 // warmer knows the objects that hold encodings, and makes them drop what has got cold. Its timer runs only while there
