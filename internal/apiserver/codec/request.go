@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
@@ -45,6 +46,14 @@ func (t *Types) Decode(body []byte, enc Encoding, want schema.GroupVersionKind, 
 	if err != nil {
 		return nil, want, nil, apierrors.NewInternalError(err)
 	}
+	if enc == JSON && strict {
+		if decodeExpected(body, want, into) {
+			return into, want, nil, nil
+		}
+		if into, err = t.New(want); err != nil {
+			return nil, want, nil, apierrors.NewInternalError(err)
+		}
+	}
 	obj, kind, err := t.decoder(enc, strict).Decode(body, &want, into)
 	var flaws []error
 	if err != nil {
@@ -59,6 +68,16 @@ func (t *Types) Decode(body []byte, enc Encoding, want schema.GroupVersionKind, 
 		return nil, want, nil, decodeError(err, want, kind, body)
 	}
 	return obj, *kind, flaws, nil
+}
+
+// decodeExpected reads JSON that is what nearly all is: of the wanted kind and without flaws. Without looking for the kind first
+// it is read once and not twice. False says nothing about the body, but that it is to be read in the other way, into a new object.
+func decodeExpected(body []byte, want schema.GroupVersionKind, into runtime.Object) bool {
+	if _, ok := into.(runtime.Unstructured); ok {
+		return false
+	}
+	flaws, err := kjson.UnmarshalStrict(body, into)
+	return err == nil && len(flaws) == 0 && into.GetObjectKind().GroupVersionKind() == want
 }
 
 func (t *Types) decoder(enc Encoding, strict bool) runtime.Decoder {
