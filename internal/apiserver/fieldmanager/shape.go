@@ -1,6 +1,7 @@
 package fieldmanager
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -34,7 +35,7 @@ const (
 
 // shapeField is a field of a structure.
 type shapeField struct {
-	label     string // `"f:name":`
+	label     []byte // `"f:name":`
 	index     []int
 	omitEmpty bool
 	omitZero  bool
@@ -128,11 +129,11 @@ func (c *compiler) structure(s *shape, typ reflect.Type, m *smdschema.Map, known
 			return err
 		}
 		s.fields = append(s.fields, shapeField{
-			label: string(appendJSONString(nil, "f:"+f.name)) + ":", index: f.index, omitEmpty: f.omitEmpty, omitZero: f.omitZero,
+			label: append(appendJSONString(nil, "f:"+f.name), ':'), index: f.index, omitEmpty: f.omitEmpty, omitZero: f.omitZero,
 			known: isKnown, shape: sub,
 		})
 	}
-	slices.SortFunc(s.fields, func(a, b shapeField) int { return cmp.Compare(a.label, b.label) })
+	slices.SortFunc(s.fields, func(a, b shapeField) int { return bytes.Compare(a.label, b.label) })
 	return nil
 }
 
@@ -206,18 +207,27 @@ func jsonFields(typ reflect.Type, above []int) []jsonField {
 
 // appendJSONString appends a string in JSON.
 func appendJSONString(dst []byte, s string) []byte {
+	return append(appendQuoted(append(dst, '"'), s), '"')
+}
+
+// appendQuoted appends what is between the quotes of a string in JSON.
+func appendQuoted[T ~string | ~[]byte](dst []byte, s T) []byte {
+	start := len(dst)
 	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			quoted, err := json.Marshal(s)
+		switch c := s[i]; {
+		case c < ' ' || c > '~':
+			quoted, err := json.Marshal(string(s))
 			if err != nil {
 				panic(err) // strings are always encodable
 			}
-			return append(dst, quoted...)
+			return append(dst[:start], quoted[1:len(quoted)-1]...)
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		default:
+			dst = append(dst, c)
 		}
 	}
-	dst = append(dst, '"')
-	dst = append(dst, s...)
-	return append(dst, '"')
+	return dst
 }
 
 // appendKey appends what an item of a keyed list is told apart by: {"name":"c"}. ok is false where nothing does.
