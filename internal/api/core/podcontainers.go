@@ -147,8 +147,8 @@ func (v *podValidator) uniqueName(names sets.Set[string], name string, at *field
 func (v *podValidator) container(c *corev1.Container, at *field.Path) {
 	if c.Name == "" {
 		v.add(field.Required(at.Child("name"), ""))
-	} else {
-		v.invalid(at.Child("name"), c.Name, validation.IsDNS1123Label(c.Name))
+	} else if messages := validation.IsDNS1123Label(c.Name); len(messages) > 0 {
+		v.invalid(at.Child("name"), c.Name, messages)
 	}
 	switch {
 	case c.Image == "":
@@ -159,17 +159,31 @@ func (v *podValidator) container(c *corev1.Container, at *field.Path) {
 	}
 	enum(v, at.Child("terminationMessagePolicy"), c.TerminationMessagePolicy,
 		corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)
-	v.ports(c.Ports, at.Child("ports"))
-	v.env(c.Env, at.Child("env"))
-	v.envFrom(c.EnvFrom, at.Child("envFrom"))
-	v.volumeMounts(c, at.Child("volumeMounts"))
-	v.volumeDevices(c, at.Child("volumeDevices"))
+	if len(c.Ports) > 0 {
+		v.ports(c.Ports, at.Child("ports"))
+	}
+	if len(c.Env) > 0 {
+		v.env(c.Env, at.Child("env"))
+	}
+	if len(c.EnvFrom) > 0 {
+		v.envFrom(c.EnvFrom, at.Child("envFrom"))
+	}
+	if len(c.VolumeMounts) > 0 {
+		v.volumeMounts(c, at.Child("volumeMounts"))
+	}
+	if len(c.VolumeDevices) > 0 {
+		v.volumeDevices(c, at.Child("volumeDevices"))
+	}
 	enum(v, at.Child("imagePullPolicy"), c.ImagePullPolicy,
 		corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
 	v.containerResources(&c.Resources, at.Child("resources"))
-	v.resizePolicy(c, at.Child("resizePolicy"))
+	if len(c.ResizePolicy) > 0 {
+		v.resizePolicy(c, at.Child("resizePolicy"))
+	}
 	v.restartRules(c, at)
-	v.containerSecurityContext(c.SecurityContext, at.Child("securityContext"))
+	if c.SecurityContext != nil {
+		v.containerSecurityContext(c.SecurityContext, at.Child("securityContext"))
+	}
 }
 
 // longRunning checks what only containers have that run beside others.
@@ -264,8 +278,8 @@ func (v *podValidator) ports(ports []corev1.ContainerPort, path *field.Path) {
 		}
 		if port.ContainerPort == 0 {
 			v.add(field.Required(at.Child("containerPort"), ""))
-		} else {
-			v.invalid(at.Child("containerPort"), port.ContainerPort, validation.IsValidPortNum(int(port.ContainerPort)))
+		} else if messages := validation.IsValidPortNum(int(port.ContainerPort)); len(messages) > 0 {
+			v.invalid(at.Child("containerPort"), port.ContainerPort, messages)
 		}
 		if port.HostPort != 0 {
 			v.invalid(at.Child("hostPort"), port.HostPort, validation.IsValidPortNum(int(port.HostPort)))

@@ -33,14 +33,14 @@ var (
 
 func (v *podValidator) env(env []corev1.EnvVar, path *field.Path) {
 	for i := range env {
-		e, at := &env[i], path.Index(i)
+		e := &env[i]
 		if e.Name == "" {
-			v.add(field.Required(at.Child("name"), ""))
-		} else {
-			v.invalid(at.Child("name"), e.Name, validation.IsRelaxedEnvVarName(e.Name))
+			v.add(field.Required(path.Index(i).Child("name"), ""))
+		} else if messages := validation.IsRelaxedEnvVarName(e.Name); len(messages) > 0 {
+			v.invalid(path.Index(i).Child("name"), e.Name, messages)
 		}
 		if e.ValueFrom != nil {
-			v.envValueFrom(e, at.Child("valueFrom"))
+			v.envValueFrom(e, path.Index(i).Child("valueFrom"))
 		}
 	}
 }

@@ -86,24 +86,24 @@ func validateProfilesMatch(annotations map[string]string, spec *corev1.PodSpec, 
 			v.seccompMatches(annotation, sc.SeccompProfile, path.Child("securityContext", "seccompProfile"))
 		}
 	}
-	v.eachContainer(path, func(c *corev1.Container, at *field.Path) {
+	v.eachContainer(path, func(c *corev1.Container, list *field.Path, i int) {
 		if c.SecurityContext == nil {
 			return
 		}
 		if annotation, ok := annotations[corev1.SeccompContainerAnnotationKeyPrefix+c.Name]; ok {
-			v.seccompMatches(annotation, c.SecurityContext.SeccompProfile, at.Child("securityContext", "seccompProfile"))
+			v.seccompMatches(annotation, c.SecurityContext.SeccompProfile, list.Index(i).Child("securityContext", "seccompProfile"))
 		}
 	})
 	if spec.OS != nil && spec.OS.Name == corev1.Windows {
 		return v.errs
 	}
-	v.eachContainer(path, func(c *corev1.Container, at *field.Path) {
+	v.eachContainer(path, func(c *corev1.Container, list *field.Path, i int) {
 		profile := podAppArmor
 		if c.SecurityContext != nil && c.SecurityContext.AppArmorProfile != nil {
 			profile = c.SecurityContext.AppArmorProfile
 		}
 		if annotation, ok := annotations[corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+c.Name]; ok {
-			v.appArmorMatches(annotation, profile, at.Child("securityContext", "appArmorProfile"))
+			v.appArmorMatches(annotation, profile, list.Index(i).Child("securityContext", "appArmorProfile"))
 		}
 	})
 	return v.errs

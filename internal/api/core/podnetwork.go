@@ -170,22 +170,24 @@ func (v *podValidator) linux(path *field.Path) {
 	if sc := v.spec.SecurityContext; sc != nil && sc.WindowsOptions != nil {
 		v.add(field.Forbidden(path.Child("securityContext", "windowsOptions"), detail))
 	}
-	v.eachContainer(path, func(c *corev1.Container, at *field.Path) {
+	v.eachContainer(path, func(c *corev1.Container, list *field.Path, i int) {
 		if c.SecurityContext != nil && c.SecurityContext.WindowsOptions != nil {
-			v.add(field.Forbidden(at.Child("securityContext", "windowsOptions"), detail))
+			v.add(field.Forbidden(list.Index(i).Child("securityContext", "windowsOptions"), detail))
 		}
 	})
 }
 
-func (v *podValidator) eachContainer(path *field.Path, f func(c *corev1.Container, at *field.Path)) {
+// eachContainer calls f with every container; its path is list.Index(i), for those who have something to say of it.
+func (v *podValidator) eachContainer(path *field.Path, f func(c *corev1.Container, list *field.Path, i int)) {
+	list := path.Child("containers")
 	for i := range v.spec.Containers {
-		f(&v.spec.Containers[i], path.Child("containers").Index(i))
+		f(&v.spec.Containers[i], list, i)
 	}
 	for i := range v.spec.InitContainers {
-		f(&v.spec.InitContainers[i], path.Child("initContainers").Index(i))
+		f(&v.spec.InitContainers[i], path.Child("initContainers"), i)
 	}
 	for i := range v.spec.EphemeralContainers {
-		f((*corev1.Container)(&v.spec.EphemeralContainers[i].EphemeralContainerCommon), path.Child("ephemeralContainers").Index(i))
+		f((*corev1.Container)(&v.spec.EphemeralContainers[i].EphemeralContainerCommon), path.Child("ephemeralContainers"), i)
 	}
 }
 
@@ -215,12 +217,12 @@ func (v *podValidator) windows(path *field.Path) {
 		forbid(at, sc.SupplementalGroupsPolicy != nil, "supplementalGroupsPolicy")
 		forbid(at, sc.SELinuxChangePolicy != nil, "seLinuxChangePolicy")
 	}
-	v.eachContainer(path, func(c *corev1.Container, at *field.Path) {
+	v.eachContainer(path, func(c *corev1.Container, list *field.Path, i int) {
 		sc := c.SecurityContext
 		if sc == nil {
 			return
 		}
-		at = at.Child("securityContext")
+		at := list.Index(i).Child("securityContext")
 		forbid(at, sc.AppArmorProfile != nil, "appArmorProfile")
 		forbid(at, sc.SELinuxOptions != nil, "seLinuxOptions")
 		forbid(at, sc.SeccompProfile != nil, "seccompProfile")

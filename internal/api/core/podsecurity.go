@@ -102,9 +102,6 @@ func isIPCSysctl(name string) bool {
 }
 
 func (v *podValidator) containerSecurityContext(sc *corev1.SecurityContext, path *field.Path) {
-	if sc == nil {
-		return
-	}
 	v.userAndGroup(sc.RunAsUser, sc.RunAsGroup, path)
 	if p := sc.ProcMount; p != nil {
 		optionalEnum(v, path.Child("procMount"), *p, corev1.DefaultProcMount, corev1.UnmaskedProcMount)

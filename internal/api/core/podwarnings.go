@@ -219,11 +219,18 @@ func (w *podWarner) volume(v *corev1.Volume, path *field.Path) {
 
 func (w *podWarner) containers(path *field.Path) {
 	v := &podValidator{spec: w.spec}
-	v.eachContainer(path, func(c *corev1.Container, at *field.Path) {
-		w.warnings = append(w.warnings, warnFractionalBytes(c.Resources.Limits, at.Child("resources", "limits"))...)
-		w.warnings = append(w.warnings, warnFractionalBytes(c.Resources.Requests, at.Child("resources", "requests"))...)
-		w.env(c.Env, at.Child("env"))
-		w.ports(c.Ports, at.Child("ports"))
+	v.eachContainer(path, func(c *corev1.Container, list *field.Path, i int) {
+		if r := &c.Resources; len(r.Limits)+len(r.Requests) > 0 {
+			at := list.Index(i).Child("resources")
+			w.warnings = append(w.warnings, warnFractionalBytes(r.Limits, at.Child("limits"))...)
+			w.warnings = append(w.warnings, warnFractionalBytes(r.Requests, at.Child("requests"))...)
+		}
+		if len(c.Env) > 1 {
+			w.env(c.Env, list.Index(i).Child("env"))
+		}
+		if len(c.Ports) > 1 {
+			w.ports(c.Ports, list.Index(i).Child("ports"))
+		}
 	})
 }
 
@@ -268,18 +275,22 @@ func (w *podWarner) portNames(path *field.Path) {
 		name     string
 		protocol corev1.Protocol
 	}
-	seen := map[key]string{}
+	type place struct{ container, port int }
+	at := func(p place) string {
+		return path.Child("containers").Index(p.container).Child("ports").Index(p.port).String()
+	}
+	seen := map[key]place{}
 	for i := range w.spec.Containers {
 		for j, p := range w.spec.Containers[i].Ports {
 			if p.Name == "" {
 				continue
 			}
-			at := path.Child("containers").Index(i).Child("ports").Index(j).String()
-			if first, ok := seen[key{p.Name, p.Protocol}]; ok {
-				w.add("%s: duplicate port name %q with %s, services and probes that select ports by name will use %s", at, p.Name, first, first)
+			if other, ok := seen[key{p.Name, p.Protocol}]; ok {
+				first := at(other)
+				w.add("%s: duplicate port name %q with %s, services and probes that select ports by name will use %s", at(place{i, j}), p.Name, first, first)
 				continue
 			}
-			seen[key{p.Name, p.Protocol}] = at
+			seen[key{p.Name, p.Protocol}] = place{i, j}
 		}
 	}
 }
