@@ -87,8 +87,8 @@ func (s *Server) sendStored(q *request, code int, o *store.Object) error {
 	case q.media.Encoding == codec.Protobuf:
 		body, err = q.ep.form.Proto(nil, o)
 	default:
-		if body, err = q.ep.form.JSON(o); err == nil {
-			body, err = text(body, q.media.Encoding)
+		if body, err = q.ep.form.Line(o); err == nil && q.media.Encoding == codec.YAML {
+			body, err = yaml.JSONToYAML(body)
 		}
 	}
 	if err != nil {
@@ -96,17 +96,6 @@ func (s *Server) sendStored(q *request, code int, o *store.Object) error {
 	}
 	s.send(q.w, q.http, code, q.media, body)
 	return nil
-}
-
-// text ends JSON with a newline, in a copy, or turns it into YAML.
-func text(body []byte, enc codec.Encoding) ([]byte, error) {
-	if enc == codec.YAML {
-		return yaml.JSONToYAML(body)
-	}
-	line := make([]byte, len(body)+1)
-	copy(line, body)
-	line[len(body)] = '\n'
-	return line, nil
 }
 
 // sendHub answers with an object of the endpoint's hub type, which may be shared.

@@ -57,7 +57,7 @@ func (s *Server) watch(q *request) error {
 	defer s.metrics.longRunning(q.info, -1)
 	q.w.Header().Set("Content-Type", watchType(media.Encoding))
 	q.w.WriteHeader(http.StatusOK)
-	e.out = &chunked{to: q.w}
+	e.out = &chunked{to: q.w, from: &watchChunks}
 	if watchErr != nil {
 		present, err := s.config.Store.Rev(ctx)
 		if err != nil {

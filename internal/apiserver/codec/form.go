@@ -48,12 +48,25 @@ func (f *Form) Versioned(o *store.Object) (runtime.Object, error) {
 
 // JSON returns the object in JSON, with apiVersion and kind, without a newline at its end. It is shared.
 func (f *Form) JSON(o *store.Object) ([]byte, error) {
+	line, err := f.Line(o)
+	if err != nil {
+		return nil, err
+	}
+	return line[:len(line)-1], nil
+}
+
+// Line returns the object in JSON with a newline at its end. It is shared.
+func (f *Form) Line(o *store.Object) ([]byte, error) {
 	return o.Encoding(f.jsonKey, func() ([]byte, error) {
 		obj, err := f.Versioned(o)
 		if err != nil {
 			return nil, err
 		}
-		return stdjson.Marshal(obj)
+		data, err := stdjson.Marshal(obj)
+		if err != nil {
+			return nil, err
+		}
+		return append(data, '\n'), nil
 	})
 }
 
