@@ -61,7 +61,7 @@ func benchStore(b *testing.B) *Store {
 	return openStore(b, e, Options{Rev: e.Rev})
 }
 
-func fillPods(b *testing.B, c *Cache, n int) {
+func fillPods(b *testing.B, c *Cache, n, namespaces int) {
 	b.Helper()
 	var wg sync.WaitGroup
 	var next atomic.Int64
@@ -72,7 +72,7 @@ func fillPods(b *testing.B, c *Cache, n int) {
 				if i >= n {
 					return
 				}
-				ns, name := fmt.Sprintf("ns-%d", i%20), fmt.Sprintf("pod-%05d", i)
+				ns, name := fmt.Sprintf("ns-%d", i%namespaces), fmt.Sprintf("pod-%05d", i)
 				if _, err := c.Create(context.Background(), ns, name, bigPod(ns, name, i), nil); err != nil {
 					b.Error(err)
 				}
@@ -116,7 +116,7 @@ const benchPods = 30000
 
 func BenchmarkList(b *testing.B) {
 	c := benchStore(b).Register(podResource)
-	fillPods(b, c, benchPods)
+	fillPods(b, c, benchPods, 20)
 	for name, o := range map[string]ListOptions{
 		"all":          {},
 		"by label":     {Labels: labels.SelectorFromSet(labels.Set{"app": "app-7"})},
@@ -144,6 +144,18 @@ func BenchmarkList(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkSelect is a list by label in a namespace that holds everything.
+func BenchmarkSelect(b *testing.B) {
+	c := benchStore(b).Register(podResource)
+	fillPods(b, c, benchPods, 1)
+	selector := labels.SelectorFromSet(labels.Set{"app": "app-7"})
+	for b.Loop() {
+		if l, err := c.List(b.Context(), ListOptions{Namespace: "ns-0", Labels: selector}); err != nil || len(l.Objects) != benchPods/100 {
+			b.Fatal(err, len(l.Objects))
+		}
+	}
 }
 
 // BenchmarkFanOut measures from the begin of an update until the last of 1,000 watchers has it.
@@ -206,7 +218,7 @@ func BenchmarkMemory(b *testing.B) {
 			b.Fatal(err)
 		}
 		heap0, anon0 := memory(b)
-		fillPods(b, c, benchPods)
+		fillPods(b, c, benchPods, 20)
 		heap1, anon1 := memory(b)
 		b.ReportMetric(float64(heap1-heap0)/benchPods, "heapB/pod")
 		b.ReportMetric(float64(anon1-anon0)/(1<<20), "anonMB")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -134,8 +133,16 @@ type query struct {
 
 // add takes an object if it matches. done says that the answer is complete, as more is set.
 func (q *query) add(o *Object) (done bool, err error) {
+	if q.m.namespace != "" && o.Namespace != q.m.namespace {
+		return false, nil
+	}
+	return q.addWithin(o)
+}
+
+// addWithin is add for an object that is known to be in the namespace.
+func (q *query) addWithin(o *Object) (done bool, err error) {
 	v := view{o: o}
-	ok, err := q.m.matches(&v)
+	ok, err := q.m.selected(&v)
 	if err != nil || !ok {
 		return false, err
 	}
@@ -157,16 +164,13 @@ func (q *query) scan(s *snapshot) error {
 	}
 	var err error
 	q.remaining = 0
-	s.tree.AscendGreaterOrEqual(entry{key: q.start()}, func(e entry) bool {
-		if !q.within(e.key) {
-			return false
-		}
+	visit := func(e entry) bool {
 		if q.more { // without selectors what remains is counted
 			q.remaining++
 			return true
 		}
 		var done bool
-		if done, err = q.add(e.Object); err != nil {
+		if done, err = q.addWithin(e.Object); err != nil {
 			return false
 		}
 		if done {
@@ -174,7 +178,13 @@ func (q *query) scan(s *snapshot) error {
 			return !q.m.selects()
 		}
 		return true
-	})
+	}
+	// The tree knows where a namespace ends: looking at each key would be most of the work of selecting by label.
+	if ns := q.m.namespace; ns != "" {
+		s.tree.AscendRange(entry{key: q.start()}, entry{key: ns + string('/'+1)}, visit)
+	} else {
+		s.tree.AscendGreaterOrEqual(entry{key: q.start()}, visit)
+	}
 	return err
 }
 
@@ -188,11 +198,6 @@ func (q *query) start() string {
 		start = max(start, q.after+"\x00")
 	}
 	return start
-}
-
-func (q *query) within(key string) bool {
-	ns := q.m.namespace
-	return ns == "" || len(key) > len(ns) && key[len(ns)] == '/' && strings.HasPrefix(key, ns)
 }
 
 func (q *query) list(rev int64) *List {

@@ -95,7 +95,15 @@ func (m *matcher) selects() bool {
 }
 
 func (m *matcher) matches(v *view) (bool, error) {
-	if m.none || m.namespace != "" && v.o.Namespace != m.namespace || m.name != "" && v.o.Name != m.name {
+	if m.namespace != "" && v.o.Namespace != m.namespace {
+		return false, nil
+	}
+	return m.selected(v)
+}
+
+// selected is matches for an object in the right namespace.
+func (m *matcher) selected(v *view) (bool, error) {
+	if m.none || m.name != "" && v.o.Name != m.name {
 		return false, nil
 	}
 	for i := range m.equal {
