@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,8 +29,14 @@ import (
 	"github.com/proa-k8s/proa/internal/cluster"
 )
 
-// patience bounds every wait.
-const patience = 90 * time.Second
+// Flags of the tests: slow machines want patience, and only a machine of the tests' own may be exhausted.
+var (
+	patience = 90 * time.Second // bounds every wait
+	exhaust  bool
+)
+
+// inTime is the flag of kubectl that makes it wait as long as the tests do.
+func inTime() string { return "--timeout=" + patience.String() }
 
 // testCluster is a cluster of Proa's that runs for the tests.
 type testCluster struct {
@@ -45,7 +52,12 @@ type testCluster struct {
 // shared is the cluster that all tests use that need none of their own. Each works in a namespace of its own.
 var shared *testCluster
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	flag.DurationVar(&patience, "patience", patience, "how long to wait for anything")
+	flag.BoolVar(&exhaust, "exhaust", false, "run the tests that use up the machine's memory")
+	flag.Parse()
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) (code int) {
 	if os.Geteuid() != 0 {
@@ -100,7 +112,7 @@ func (c *testCluster) up(ctx context.Context, flags ...string) error {
 		return err
 	}
 	// What is left on the disk of the machine is no business of the tests.
-	out, err := c.command(ctx, append([]string{"up", "--json", "--resolv-conf", resolvConf,
+	out, err := c.command(ctx, append([]string{"up", "--json", inTime(), "--resolv-conf", resolvConf,
 		"--eviction-hard", "memory.available<50Mi", "--image-gc-high-threshold", "100"}, flags...)...)
 	if err != nil {
 		c.showLog()
@@ -336,7 +348,7 @@ func (s *session) show() {
 
 // try runs kubectl in the session's namespace, and returns what it prints to both outputs.
 func (s *session) try(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience+10*time.Second) // kubectl says more about what it waited for
 	defer cancel()
 	cmd := s.kubectlCmd(ctx, append([]string{"-n", s.namespace}, args...)...)
 	cmd.Env = append(cmd.Env, s.env...)

@@ -38,7 +38,7 @@ func TestRollingUpdateLosesNoRequest(t *testing.T) {
 	t.Parallel()
 	s := shared.in(t)
 	s.mustApply(helloDeployment)
-	s.kubectl("rollout", "status", "deployment/hello", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/hello", inTime())
 	url := "http://" + s.jsonpath("{.spec.clusterIP}", "service", "hello") + "/"
 	s.answers(url, 200, "")
 
@@ -64,7 +64,7 @@ func TestRollingUpdateLosesNoRequest(t *testing.T) {
 		})
 	}
 	s.kubectl("set", "image", "deployment/hello", "hello=proa.local/hello:2")
-	s.kubectl("rollout", "status", "deployment/hello", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/hello", inTime())
 	close(stop)
 	clients.Wait()
 	if failed.Load() > 0 {
@@ -99,7 +99,7 @@ func TestKillServer(t *testing.T) {
 	}
 	s := c.in(t)
 	s.mustApply(helloDeployment)
-	s.kubectl("rollout", "status", "deployment/hello", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/hello", inTime())
 	podIP := s.jsonpath("{.items[0].status.podIP}", "pods")
 	clusterIP := s.jsonpath("{.spec.clusterIP}", "service", "hello")
 	ids := s.jsonpath("{.items[*].status.containerStatuses[*].containerID}", "pods")
@@ -114,7 +114,7 @@ func TestKillServer(t *testing.T) {
 	if err := c.up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.kubectl("rollout", "status", "deployment/hello", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/hello", inTime())
 	if got := s.jsonpath("{.items[*].metadata.uid}", "pods"); got != uids {
 		t.Errorf("pods were replaced: %s, before %s", got, uids)
 	}
@@ -126,7 +126,7 @@ func TestKillServer(t *testing.T) {
 	}
 	// The cluster works on.
 	s.kubectl("scale", "deployment/hello", "--replicas=4")
-	s.kubectl("rollout", "status", "deployment/hello", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/hello", inTime())
 	s.kubectl("delete", "pod", "-l", "app=hello", "--wait=false")
 	s.eventually("new pods", func() error {
 		out := s.kubectl("get", "deployment", "hello")
@@ -154,7 +154,7 @@ func TestTwoClusters(t *testing.T) {
 	other := &session{testCluster: c, t: t, namespace: "default"}
 	for _, each := range []*session{s, other} {
 		each.mustApply(helloDeployment)
-		each.kubectl("rollout", "status", "deployment/hello", "--timeout=60s")
+		each.kubectl("rollout", "status", "deployment/hello", inTime())
 		each.answers("http://"+each.jsonpath("{.spec.clusterIP}", "service", "hello")+"/", 200, "")
 	}
 	if err := c.remove(); err != nil {

@@ -31,7 +31,7 @@ func (s *session) manifest(name string) string {
 
 func (s *session) waitFor(condition string, resources ...string) {
 	s.t.Helper()
-	s.kubectl(append([]string{"wait", "--for=" + condition, "--timeout=60s"}, resources...)...)
+	s.kubectl(append([]string{"wait", "--for=" + condition, inTime()}, resources...)...)
 }
 
 // get asks a URL from the node itself.
@@ -110,7 +110,7 @@ func TestStory05Deployment(t *testing.T) {
 	s := shared.in(t)
 	manifest := s.manifest("05-nginx-deployment.yaml")
 	s.mustApply(strings.Replace(manifest, "replicas: 2", "replicas: 1", 1))
-	s.kubectl("rollout", "status", "deployment/nginx-deployment", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/nginx-deployment", inTime())
 	s.mustApply(manifest)
 	s.waitFor("jsonpath={.status.readyReplicas}=2", "deployment/nginx-deployment")
 	s.matches(s.kubectl("get", "deployments"), `^nginx-deployment 2/2 2 2 \d+s`)
@@ -131,7 +131,7 @@ func TestStory05Deployment(t *testing.T) {
 
 	// A new image rolls out, and a broken one stops the roll-out while the old pods serve.
 	s.kubectl("set", "image", "deployment/nginx-deployment", "nginx=registry.local/nginx:1.21.6")
-	s.kubectl("rollout", "status", "deployment/nginx-deployment", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/nginx-deployment", inTime())
 	s.kubectl("patch", "deployment", "nginx-deployment", "-p", `{"spec":{"template":{"spec":{"containers":[{"name":"nginx","image":"registry.local/nginx:broken","imagePullPolicy":"Never"}]}}}}`)
 	s.eventually("the broken image is noticed", func() error {
 		if out := s.kubectl("get", "pods"); !strings.Contains(out, "ErrImageNeverPull") {
@@ -142,12 +142,12 @@ func TestStory05Deployment(t *testing.T) {
 	s.matches(s.kubectl("get", "deployment", "nginx-deployment"), `^nginx-deployment 2/2 1 2`)
 	s.matches(s.kubectl("rollout", "history", "deployment/nginx-deployment"), `^3 <none>`)
 	s.kubectl("rollout", "undo", "deployment/nginx-deployment")
-	s.kubectl("rollout", "status", "deployment/nginx-deployment", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/nginx-deployment", inTime())
 	if image := s.jsonpath("{.spec.template.spec.containers[0].image}", "deployment", "nginx-deployment"); image != "registry.local/nginx:1.21.6" {
 		t.Errorf("after undo the image is %s", image)
 	}
 	s.kubectl("rollout", "undo", "deployment/nginx-deployment", "--to-revision=1")
-	s.kubectl("rollout", "status", "deployment/nginx-deployment", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/nginx-deployment", inTime())
 	if image := s.jsonpath("{.spec.template.spec.containers[0].image}", "deployment", "nginx-deployment"); image != "registry.local/nginx:1.20.1" {
 		t.Errorf("after undo to revision 1 the image is %s", image)
 	}
@@ -162,7 +162,7 @@ func TestStory05Deployment(t *testing.T) {
 	}
 	s.kubectl("patch", "deployment", "nginx-deployment", "-p", `{"spec":{"revisionHistoryLimit":1}}`)
 	s.kubectl("rollout", "resume", "deployment/nginx-deployment")
-	s.kubectl("rollout", "status", "deployment/nginx-deployment", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/nginx-deployment", inTime())
 	s.eventually("old replica sets are cleaned up", func() error {
 		if out := s.kubectl("get", "rs", "-o", "name"); strings.Count(out, "\n") != 2 {
 			return fmt.Errorf("replica sets:\n%s", out)
@@ -182,7 +182,7 @@ func TestStory07ClusterIP(t *testing.T) {
 	t.Parallel()
 	s := shared.in(t)
 	s.mustApply(s.manifest("07-service-clusterip.yaml"))
-	s.kubectl("rollout", "status", "deployment/nginx-dep", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/nginx-dep", inTime())
 	s.eventually("endpoints", func() error {
 		out := s.kubectl("get", "endpoints", "nginx-svc-clusterip")
 		if !regexp.MustCompile(`nginx-svc-clusterip\s+[\d.]+:80,[\d.]+:80\s`).MatchString(out) {
@@ -203,7 +203,7 @@ func TestStory07ClusterIP(t *testing.T) {
 	}
 
 	s.kubectl("delete", "pods", "-l", "app=nginx")
-	s.kubectl("rollout", "status", "deployment/nginx-dep", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/nginx-dep", inTime())
 	s.answers("http://"+ip+"/", 200, "Welcome to nginx!")
 
 	out := s.kubectl("get", "service", "kubernetes", "-n", "default")
@@ -216,8 +216,8 @@ func TestStory08NodePort(t *testing.T) {
 	s := shared.in(t)
 	s.mustApply(s.manifest("07-service-clusterip.yaml"))
 	s.mustApply(s.manifest("08-service-nodeport.yaml"))
-	s.kubectl("rollout", "status", "deployment/tomcat-deployment", "--timeout=60s")
-	s.kubectl("rollout", "status", "deployment/nginx-dep", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/tomcat-deployment", inTime())
+	s.kubectl("rollout", "status", "deployment/nginx-dep", inTime())
 	s.matches(s.kubectl("get", "svc"), `^mysvc NodePort 10\.\d+\.\d+\.\d+ <none> 8080:30001/TCP`)
 	node := s.jsonpath(`{.items[0].status.addresses[?(@.type=="InternalIP")].address}`, "nodes")
 	s.answers("http://"+node+":30001/", 200, "Welcome to nginx!")
@@ -259,11 +259,11 @@ func TestStory21Namespaces(t *testing.T) {
 		s.kubectl("create", "configmap", "same", "--from-literal=in="+ns, "-n", ns)
 	}
 	s.kubectl("run", "web", "--image=registry.local/nginx:1.20.1", "-n", other)
-	s.kubectl("wait", "--for=condition=Ready", "pod/web", "-n", other, "--timeout=60s")
+	s.kubectl("wait", "--for=condition=Ready", "pod/web", "-n", other, inTime())
 	if in := s.jsonpath("{.data.in}", "configmap", "same", "-n", other); in != other {
 		t.Errorf("configmap same of %s says %s", other, in)
 	}
-	s.kubectl("delete", "namespace", other, "--timeout=60s")
+	s.kubectl("delete", "namespace", other, inTime())
 	s.fails(`namespaces "`+other+`" not found`, "get", "namespace", other)
 	s.fails(`not found`, "get", "pod", "web", "-n", other)
 	if in := s.jsonpath("{.data.in}", "configmap", "same"); in != s.namespace {
