@@ -1,5 +1,6 @@
 # make up      build, start a cluster, run examples/hello in it
 # make test    everything CI runs
+# make test-vm end-to-end tests on another kernel, in a virtual machine
 # make bench   measure (test/bench)
 # make down    remove the cluster without a trace
 
@@ -20,6 +21,7 @@ RACE = ./internal/store/... ./internal/client/... ./internal/controller/... ./in
 
 include hack/helpers.mk
 include hack/openapi.mk
+include hack/vm.mk
 
 .PHONY: build
 build: bin/proa
