@@ -21,4 +21,5 @@ test-vm: bin/proa $(VM)/kernel/.done ## run end-to-end tests on another kernel, 
 	$(GO) run ./test/images -o build/images
 	mkdir -p $(VM)/tests
 	for p in $(VM_TESTS); do CGO_ENABLED=0 $(GO) test -c -ldflags '-s -w' -o $(VM)/tests/ ./$$p || exit; done
+	CGO_ENABLED=0 $(GO) build -o $(VM)/tests/box ./test/vm/box
 	PROA_VM=$(CURDIR)/$(VM) $(GO) test -count=1 -v -timeout 30m ./test/vm

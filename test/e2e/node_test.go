@@ -131,6 +131,7 @@ kind: Pod
 metadata: {name: child}
 spec:
   restartPolicy: Never
+  terminationGracePeriodSeconds: 1
   containers:
   - name: c
     image: busybox:1.36
@@ -172,8 +173,8 @@ func (s *session) summary() stats.Summary {
 func TestStatistics(t *testing.T) {
 	t.Parallel()
 	s := shared.in(t)
-	s.kubectl("run", "busy", "--image=busybox:1.36", "--restart=Never", "--", "sh", "-c", "while true; do true; done")
-	s.waitFor("condition=Ready", "pod/busy")
+	s.kubectl("run", "measured", "--image=proa.local/hello:1")
+	s.waitFor("condition=Ready", "pod/measured")
 	s.eventually("statistics of the pod", func() error {
 		summary := s.summary()
 		if n := summary.Node; *n.CPU.UsageCoreNanoSeconds == 0 || *n.Memory.WorkingSetBytes == 0 || *n.Memory.AvailableBytes == 0 {
@@ -225,7 +226,7 @@ func TestMemoryPressure(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := c.in(t)
-	s.kubectl("run", "victim", "--image=busybox:1.36", "--restart=Never", "--", "sleep", "3600")
+	s.kubectl("run", "victim", "--image=proa.local/hello:1", "--restart=Never")
 	s.waitFor("condition=Ready", "pod/victim")
 	node := s.jsonpath("{.items[0].metadata.name}", "nodes")
 	if got := s.jsonpath(`{.status.conditions[?(@.type=="MemoryPressure")].status}`, "node", node); got != "False" {

@@ -1,0 +1,34 @@
+// Command box runs a command in a cgroup, of version 2, that looks like the root of the hierarchy to it, as in a container.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "box:", err)
+		os.Exit(1)
+	}
+}
+
+func run(command []string) error {
+	const dir = "/sys/fs/cgroup/box"
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	cgroup, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer cgroup.Close()
+	cmd := exec.Command("sh", append([]string{"-c", `mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"`, "sh"}, command...)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Unshareflags: syscall.CLONE_NEWCGROUP | syscall.CLONE_NEWNS}
+	return cmd.Run()
+}
