@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func ranges(t *testing.T, base string, size int) *cidrSet {
@@ -102,13 +103,13 @@ func TestAllocatorObserves(t *testing.T) {
 	}
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "n"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.42.1.0/24"}}}
 	a.observe(nil, n)
-	first, _ := a.allocate("x")
-	again, _ := a.allocate("x")
-	second, _ := a.allocate("y")
+	first, _ := a.reserve("x")
+	again, _ := a.reserve("x")
+	second, _ := a.reserve("y")
 	if got := fmt.Sprint(first, again, second); got != "[10.42.2.0/24] [10.42.2.0/24] [10.42.3.0/24]" {
 		t.Errorf("allocated %s", got)
 	}
-	if _, err := a.allocate("z"); !errors.Is(err, errFull) {
+	if _, err := a.reserve("z"); !errors.Is(err, errFull) {
 		t.Errorf("when full: %v", err)
 	}
 	a.observe(n, nil)
@@ -117,14 +118,54 @@ func TestAllocatorObserves(t *testing.T) {
 	withPart.Spec.PodCIDRs = []string{first[0].String()}
 	a.observe(nil, x)
 	a.observe(x, withPart) // Its reservation has become a part.
-	if p, err := a.allocate("z"); err != nil || p[0].String() != "10.42.1.0/24" {
+	if p, err := a.reserve("z"); err != nil || p[0].String() != "10.42.1.0/24" {
 		t.Errorf("allocated %v, %v", p, err)
 	}
-	if _, err := a.allocate("w"); !errors.Is(err, errFull) {
+	if _, err := a.reserve("w"); !errors.Is(err, errFull) {
 		t.Errorf("when full again: %v", err)
 	}
 	a.observe(withPart, nil)
-	if p, err := a.allocate("w"); err != nil || p[0] != first[0] {
+	if p, err := a.reserve("w"); err != nil || p[0] != first[0] {
 		t.Errorf("allocated %v, %v", p, err)
+	}
+}
+
+// Nodes for which there is no part wait until one is released, and are told once.
+func TestNodesWaitForAPart(t *testing.T) {
+	a, err := newAllocator(Config{ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/24")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := func(name string) *corev1.Node {
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+	}
+	has := named("has")
+	if _, _, err := a.allocate(has); err != nil {
+		t.Fatal(err)
+	}
+	has.Spec.PodCIDRs = []string{"10.42.0.0/24"}
+	a.observe(named("has"), has)
+	for i, want := range []bool{true, false} {
+		if _, news, err := a.allocate(named("first")); !errors.Is(err, errFull) || news != want {
+			t.Errorf("try %d: %v, %v", i, news, err)
+		}
+	}
+	if _, news, _ := a.allocate(named("gone")); !news {
+		t.Error("another node is not told")
+	}
+	if a.observe(named("gone"), nil) {
+		t.Error("a node that had nothing has released something")
+	}
+	if !a.observe(has, nil) {
+		t.Error("a node that had a part has released nothing")
+	}
+	if name, ok := a.next(); !ok || name != "first" {
+		t.Errorf("the next node is %q", name)
+	}
+	if name, ok := a.next(); ok {
+		t.Errorf("%q waits too", name)
+	}
+	if _, _, err := a.allocate(named("first")); err != nil {
+		t.Error(err)
 	}
 }

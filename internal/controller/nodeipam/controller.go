@@ -7,6 +7,7 @@ package nodeipam
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
 	"github.com/proa-k8s/proa/internal/controller"
@@ -46,7 +48,9 @@ func New(c Config) controller.Controller {
 			}
 			informer := env.Informers.Core().V1().Nodes()
 			controller.Watch(env, informer.Informer(), func(old, n *corev1.Node) {
-				a.observe(old, n)
+				if a.observe(old, n) {
+					wakeNext(env, a)
+				}
 				if n != nil && len(n.Spec.PodCIDRs) == 0 {
 					env.Queue.Add(n.Name)
 				}
@@ -61,31 +65,50 @@ func New(c Config) controller.Controller {
 func assign(ctx context.Context, env *controller.Env, nodes corelisters.NodeLister, a *allocator, name string) error {
 	n, err := nodes.Get(name)
 	if apierrors.IsNotFound(err) {
+		a.forget(name)
+		wakeNext(env, a) // It may have been waked for a part that it no longer needs.
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	if len(n.Spec.PodCIDRs) > 0 {
+		wakeNext(env, a)
 		return nil
 	}
-	part, err := a.allocate(n.UID)
+	part, news, err := a.allocate(n)
+	if errors.Is(err, errFull) {
+		if news {
+			env.Log.Warn("a node gets no part of the pod ranges", "node", n.Name, "err", err)
+			env.Events.Eventf(n, corev1.EventTypeNormal, "CIDRNotAvailable", "Node %s status is now: CIDRNotAvailable", n.Name)
+		}
+		return nil
+	}
 	if err != nil {
 		env.Events.Eventf(n, corev1.EventTypeNormal, "CIDRNotAvailable", "Node %s status is now: CIDRNotAvailable", n.Name)
 		return fmt.Errorf("allocating CIDRs for node %s: %w", n.Name, err)
 	}
 	_, err = env.Client.CoreV1().Nodes().Patch(ctx, n.Name, types.StrategicMergePatchType, patchOf(n, part), metav1.PatchOptions{})
 	if err == nil {
+		wakeNext(env, a) // There may be more room.
 		return nil
 	}
 	if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) || apierrors.IsConflict(err) {
 		a.giveBack(n.UID) // Nothing was written; after other errors the part stays reserved for the node.
+		wakeNext(env, a)
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
 	}
 	env.Events.Eventf(n, corev1.EventTypeNormal, "CIDRAssignmentFailed", "Node %s status is now: CIDRAssignmentFailed", n.Name)
 	return err
+}
+
+// wakeNext has one of the nodes tried again that wait for a part, if there are any.
+func wakeNext(env *controller.Env, a *allocator) {
+	if name, ok := a.next(); ok {
+		env.Queue.Add(name)
+	}
 }
 
 // patchOf is the patch that gives a node its part.
@@ -109,10 +132,12 @@ type allocator struct {
 	mu       sync.Mutex
 	ranges   []*cidrSet
 	reserved map[types.UID][]netip.Prefix // allocated, and not seen in the node yet
+	waiting  sets.Set[string]             // nodes for which there was no part, by name
+	told     sets.Set[string]             // those of them, and of those that were waked since, that know it
 }
 
 func newAllocator(c Config) (*allocator, error) {
-	a := &allocator{reserved: make(map[types.UID][]netip.Prefix)}
+	a := &allocator{reserved: make(map[types.UID][]netip.Prefix), waiting: sets.New[string](), told: sets.New[string]()}
 	for _, base := range c.ClusterCIDRs {
 		size := c.MaskSizeIPv4
 		if size == 0 {
@@ -138,10 +163,14 @@ func newAllocator(c Config) (*allocator, error) {
 	return a, nil
 }
 
-// observe takes note of what a node has, and no longer has.
-func (a *allocator) observe(old, n *corev1.Node) {
+// observe takes note of what a node has, and no longer has. It tells whether there may be room for another node now.
+func (a *allocator) observe(old, n *corev1.Node) (released bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if n == nil {
+		a.waiting.Delete(old.Name)
+		a.told.Delete(old.Name)
+	}
 	var before, now []string
 	if old != nil {
 		before = old.Spec.PodCIDRs
@@ -150,16 +179,35 @@ func (a *allocator) observe(old, n *corev1.Node) {
 		now = n.Spec.PodCIDRs
 	}
 	if slices.Equal(before, now) && n != nil {
-		return
+		return false
 	}
+	released = len(before) > 0 || n == nil && a.reserved[old.UID] != nil
 	a.each(now, (*cidrSet).occupy)
 	a.each(before, (*cidrSet).release)
 	switch {
 	case n == nil:
 		a.dropReservation(old.UID)
 	case len(now) > 0:
+		a.waiting.Delete(n.Name)
+		a.told.Delete(n.Name)
 		a.dropReservation(n.UID)
 	}
+	return released
+}
+
+// forget drops what is known of a node that is gone.
+func (a *allocator) forget(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting.Delete(name)
+	a.told.Delete(name)
+}
+
+// next takes a node from those that wait, if there are any.
+func (a *allocator) next() (name string, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.waiting.PopAny()
 }
 
 // each calls fn for every range and every CIDR of a node; what doesn't parse is nobody's.
@@ -173,10 +221,22 @@ func (a *allocator) each(cidrs []string, fn func(*cidrSet, netip.Prefix)) {
 	}
 }
 
-// allocate gives a subnet of each range: the same ones again if the node was given some already.
-func (a *allocator) allocate(uid types.UID) ([]netip.Prefix, error) {
+// allocate gives a node a subnet of each range: the same ones again if it was given some already. A node for which there is
+// none waits: next will give it. news is false if that was said of it before.
+func (a *allocator) allocate(n *corev1.Node) (part []netip.Prefix, news bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if part, err = a.reserve(n.UID); !errors.Is(err, errFull) {
+		return part, false, err
+	}
+	news = !a.told.Has(n.Name)
+	a.waiting.Insert(n.Name)
+	a.told.Insert(n.Name)
+	return nil, news, err
+}
+
+// reserve takes a subnet of each range for a node.
+func (a *allocator) reserve(uid types.UID) ([]netip.Prefix, error) {
 	if part := a.reserved[uid]; part != nil {
 		return part, nil
 	}
