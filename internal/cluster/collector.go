@@ -31,7 +31,7 @@ func keepSmall(ctx context.Context, log *slog.Logger) error {
 	watchCollections(ctx, collected)
 	quiet := time.NewTimer(quietAfter)
 	defer quiet.Stop()
-	percent := 100
+	percent, settled := 100, uint64(0)
 	if os.Getenv("GOGC") != "" {
 		percent = 0 // somebody else has decided
 	} else {
@@ -45,7 +45,8 @@ func keepSmall(ctx context.Context, log *slog.Logger) error {
 			}
 			quiet.Reset(quietAfter)
 		case <-quiet.C:
-			if err := giveBack(); err != nil {
+			var err error
+			if settled, err = giveBack(settled); err != nil {
 				log.Warn("giving memory back after a burst", "error", err)
 			}
 		case <-ctx.Done():
@@ -77,31 +78,38 @@ func collectorPercent(live, scanned, roots uint64) int {
 	return int(max(10, min(100, 100*room/max(1, live+roots))))
 }
 
-// giveBack gives memory back if there is enough of it.
-func giveBack() error {
+// giveBack gives memory back if there is enough of it. settled is what was live when it last looked at all of the heap; it
+// returns what that is now.
+func giveBack(settled uint64) (uint64, error) {
 	s := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
 	}
 	metrics.Read(s)
-	live, allocated, idle := s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()
-	if isWorthReturning(live, allocated, idle) {
+	live := s[0].Value.Uint64()
+	if isWorthReturning(settled, live, s[1].Value.Uint64(), s[2].Value.Uint64()) {
 		debug.FreeOSMemory()
+		metrics.Read(s)
+		live = s[0].Value.Uint64()
+		settled = live
 	}
+	settled = min(settled, live)
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		return err
+		return settled, err
 	}
 	if mapped := residentFile(string(status)); mapped > leastMapped {
-		return dropCleanPages()
+		return settled, dropCleanPages()
 	}
-	return nil
+	return settled, nil
 }
 
-// isWorthReturning decides whether to collect for the sake of what was allocated since the last collection, and of what is
-// idle: more than an idle process has, and not next to nothing of the heap.
-func isWorthReturning(live, allocated, idle uint64) bool {
+// isWorthReturning decides whether to collect for the sake of what was allocated since the last collection, of what was live
+// then and was not before, as encodings are that nobody asks for any more, and of what is idle: more than an idle process has, and
+// not next to nothing of the heap.
+func isWorthReturning(settled, live, allocated, idle uint64) bool {
 	garbage := allocated - min(allocated, live)
-	return garbage+idle > max(worthReturning, live/16)
+	doubtful := live - min(live, settled)
+	return garbage+doubtful+idle > max(worthReturning, live/16)
 }
 
 // leastMapped is how many bytes of files the process may have mapped and touched before they are taken out. A program that works

@@ -32,18 +32,21 @@ func TestCollectorPercent(t *testing.T) {
 func TestIsWorthReturning(t *testing.T) {
 	const mb = 1 << 20
 	for _, tc := range []struct {
-		live, allocated, idle uint64
-		want                  bool
+		name                           string
+		settled, live, allocated, idle uint64
+		want                           bool
 	}{
-		{20 * mb, 30 * mb, 5 * mb, false},
-		{20 * mb, 40 * mb, 5 * mb, true},
-		{20 * mb, 20 * mb, 100 * mb, true},
-		{400 * mb, 415 * mb, 10 * mb, false},
-		{400 * mb, 420 * mb, 10 * mb, true},
-		{400 * mb, 390 * mb, 20 * mb, false}, // swept meanwhile
+		{"idle", 20 * mb, 20 * mb, 30 * mb, 5 * mb, false},
+		{"garbage", 20 * mb, 20 * mb, 40 * mb, 5 * mb, true},
+		{"idle heap", 20 * mb, 20 * mb, 20 * mb, 100 * mb, true},
+		{"little of a big heap", 400 * mb, 400 * mb, 415 * mb, 10 * mb, false},
+		{"some of a big heap", 400 * mb, 400 * mb, 420 * mb, 10 * mb, true},
+		{"swept meanwhile", 400 * mb, 400 * mb, 390 * mb, 20 * mb, false},
+		{"what may have died since", 230 * mb, 430 * mb, 435 * mb, 5 * mb, true},
+		{"less than before", 400 * mb, 100 * mb, 105 * mb, 5 * mb, false},
 	} {
-		if got := isWorthReturning(tc.live, tc.allocated, tc.idle); got != tc.want {
-			t.Errorf("%+v: %t", tc, got)
+		if got := isWorthReturning(tc.settled, tc.live, tc.allocated, tc.idle); got != tc.want {
+			t.Errorf("%s: %t", tc.name, got)
 		}
 	}
 }
