@@ -126,6 +126,21 @@ func TestSandboxLost(t *testing.T) {
 		s := now.Status.ContainerStatuses
 		return running(now) && len(s) == 1 && s[0].State.Running != nil && s[0].ContainerID != p.Status.ContainerStatuses[0].ContainerID && now.Status.PodIP != p.Status.PodIP
 	})
+	wait(t, "an event tells of it", func() bool {
+		return strings.Contains(describe(e, p), "SandboxChanged: Pod sandbox changed, it will be killed and re-created.")
+	})
+}
+
+func TestNodeEvents(t *testing.T) {
+	e := withAgent(t)
+	for _, reason := range []string{"Starting", "NodeAllocatableEnforced", "NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID"} {
+		wait(t, "the event "+reason, func() bool {
+			list, err := e.client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{
+				FieldSelector: "involvedObject.kind=Node,involvedObject.name=node-1,source=kubelet,reason=" + reason,
+			})
+			return err == nil && len(list.Items) > 0
+		})
+	}
 }
 
 // BenchmarkPodLife measures the time from creation to Running, and from deletion to gone.

@@ -166,11 +166,13 @@ func (k *Kubelet) prepare(ctx context.Context) error {
 		ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain, ResolvConf: cfg.ResolvConf,
 		SeccompDir: filepath.Join(cfg.RootDir, "seccomp"), SandboxSeccompProfile: cfg.SandboxSeccompProfile, Capacity: capacity, Allocatable: allocatable, CgroupV2: system.V2, LimitsSwap: k.cgroups.LimitsSwap(),
 	}
+	k.events = newEventRecorder(ctx, cfg.Client, cfg.NodeName)
+	k.events.nodeEvent(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+	k.events.nodeEvent(corev1.EventTypeNormal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
 	k.object = node.New(node.Config{
 		Client: cfg.Client, Name: cfg.NodeName, Object: k.nodeObject(capacity, allocatable, ips),
-		Runtime: k.runtime.Runtime, Images: k.runtime.Images, NetworkReady: k.setNetworkReady, Log: cfg.Log,
+		Runtime: k.runtime.Runtime, Images: k.runtime.Images, NetworkReady: k.setNetworkReady, Event: k.events.nodeEvent, Log: cfg.Log,
 	})
-	k.events = newEventRecorder(ctx, cfg.Client, cfg.NodeName)
 	k.images = images.New(k.runtime.Images, k.events.container, k.imageUse.used)
 	k.hooks = &hooks.Runner{Exec: k.runtime.Exec}
 	k.prober = &probe.Prober{Exec: k.runtime.Exec, Event: func(t *probe.Target, reason, message string) {

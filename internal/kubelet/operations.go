@@ -77,6 +77,9 @@ func (w *worker) createSandbox(attempt uint32) {
 		return
 	}
 	pod := w.pod
+	if len(w.observed.Sandboxes) > 0 {
+		w.k.events.pod(pod, corev1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+	}
 	w.sandboxBusy = true
 	w.operate(func() func() {
 		sandbox, err := w.makeSandbox(pod, attempt)

@@ -24,7 +24,7 @@ func TestIPAddress(t *testing.T) {
 			t.Errorf("%s: %q", name, msgs)
 		}
 	}
-	if got, want := r.Row(apitest.Decode(t, r, base, "")), []any{"10.0.0.1", "services/default/a", "<unknown>"}; !slices.Equal(got, want) {
+	if got, want := r.Row(apitest.Decode(t, r, base, "")), []any{"10.0.0.1", "services/default/a"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

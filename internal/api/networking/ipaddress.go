@@ -34,10 +34,9 @@ func IPAddress() *api.Resource {
 		Columns: []metav1.TableColumnDefinition{
 			api.NameColumn(),
 			api.Column("ParentRef", "string", networkingv1.IPAddressSpec{}.SwaggerDoc()["parentRef"]),
-			api.AgeColumn(),
 		},
 		Row: api.Row(func(ip *networkingv1.IPAddress) []any {
-			return []any{ip.Name, parentCell(ip.Spec.ParentRef), api.Since(ip.CreationTimestamp)}
+			return []any{ip.Name, parentCell(ip.Spec.ParentRef)}
 		}),
 	})
 }

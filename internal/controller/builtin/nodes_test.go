@@ -113,6 +113,20 @@ func TestSilentNode(t *testing.T) {
 	if err != nil || len(alive.Spec.Taints) != 0 || alive.Status.Conditions[0].Status != corev1.ConditionTrue {
 		t.Errorf("the other node is %+v, %v", alive.Spec.Taints, err)
 	}
+	// The node is back before the patience of the pod is at its end.
+	back, err := c.Admin.CoreV1().Nodes().Get(ctx, "silent", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	back.Status.Conditions[0].Status, back.Status.Conditions[0].LastHeartbeatTime = corev1.ConditionTrue, metav1.Now()
+	if _, err := c.Admin.CoreV1().Nodes().UpdateStatus(ctx, back, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	controllertest.Wait(t, c, "an event about the pod that stays", func(ctx context.Context) (*corev1.EventList, error) {
+		return c.Admin.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=patient,reason=TaintManagerEviction"})
+	}, func(l *corev1.EventList) bool {
+		return len(l.Items) == 1 && l.Items[0].Message == "Cancelling deletion of Pod default/patient"
+	})
 }
 
 func TestReplicationController(t *testing.T) {

@@ -120,9 +120,13 @@ func (e *evictor) sync(ctx context.Context, key string) error {
 		return err
 	}
 	now := e.env.Clock.Now()
-	stays, until := verdict(noExecute(n), p.Spec.Tolerations, e.seen(p.UID, now))
+	since, known := e.seen(p.UID, now)
+	stays, until := verdict(noExecute(n), p.Spec.Tolerations, since)
 	switch {
 	case stays:
+		if known {
+			e.env.Events.Eventf(p, corev1.EventTypeNormal, "TaintManagerEviction", "Cancelling deletion of Pod %s/%s", p.Namespace, p.Name)
+		}
 		e.forget(p.UID)
 		return nil
 	case until.After(now):
@@ -132,15 +136,16 @@ func (e *evictor) sync(ctx context.Context, key string) error {
 	return e.evict(ctx, p, now)
 }
 
-// seen gives the time when the pod was first seen under the taints that it has.
-func (e *evictor) seen(uid types.UID, now time.Time) time.Time {
+// seen gives the time when the pod was first seen under the taints that it has, and whether that was before now: then its
+// deletion is due some time.
+func (e *evictor) seen(uid types.UID, now time.Time) (since time.Time, known bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if t, ok := e.since[uid]; ok {
-		return t
+		return t, true
 	}
 	e.since[uid] = now
-	return now
+	return now, false
 }
 
 func (e *evictor) forget(uid types.UID) {

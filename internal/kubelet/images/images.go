@@ -69,6 +69,7 @@ type key struct {
 type wait struct {
 	delay time.Duration
 	until time.Time
+	cause string // what the last attempt failed with
 }
 
 // New makes a Puller. used is told the ID of each image that a container is about to use.
@@ -110,7 +111,7 @@ func (p *Puller) Ensure(ctx context.Context, r *Request) (*runtimeapi.ImageSpec,
 		p.event(r.Pod, r.Container, corev1.EventTypeWarning, ErrImageNeverPull, message)
 		return nil, none, &Error{ErrImageNeverPull, message, recheck}
 	case image != nil && r.Policy != corev1.PullAlways:
-		p.event(r.Pod, r.Container, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", r.Image))
+		p.event(r.Pod, r.Container, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", r.Image))
 	default:
 		if image, err = p.pull(ctx, r, spec); err != nil {
 			return nil, none, err
@@ -138,10 +139,10 @@ func (p *Puller) status(ctx context.Context, spec *runtimeapi.ImageSpec) (*runti
 // pull pulls the image, with each of the matching credentials until one is accepted.
 func (p *Puller) pull(ctx context.Context, r *Request, spec *runtimeapi.ImageSpec) (*runtimeapi.Image, error) {
 	k := key{r.Pod.UID, r.Image}
-	if left := p.remaining(k); left > 0 {
+	if left, cause := p.remaining(k); left > 0 {
 		message := fmt.Sprintf("Back-off pulling image %q", r.Image)
 		p.event(r.Pod, r.Container, corev1.EventTypeNormal, "BackOff", message)
-		return nil, &Error{ImagePullBackOff, message, left}
+		return nil, &Error{ImagePullBackOff, fmt.Sprintf("%s: %s: %s", message, ErrImagePull, cause), left}
 	}
 	p.event(r.Pod, r.Container, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", r.Image))
 	began := time.Now()
@@ -161,7 +162,7 @@ func (p *Puller) pull(ctx context.Context, r *Request, spec *runtimeapi.ImageSpe
 		}
 		text := cri.ErrorText(err)
 		p.event(r.Pod, r.Container, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", r.Image, text))
-		p.failed(k)
+		p.failed(k, text)
 		return nil, &Error{ErrImagePull, text, settle}
 	}
 	p.mu.Lock()
@@ -190,22 +191,23 @@ func (p *Puller) try(ctx context.Context, r *Request, spec *runtimeapi.ImageSpec
 	return first
 }
 
-// remaining is how long the image is not to be pulled yet.
-func (p *Puller) remaining(k key) time.Duration {
+// remaining is how long the image is not to be pulled yet, and why.
+func (p *Puller) remaining(k key) (time.Duration, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return time.Until(p.backoff[k].until)
+	w := p.backoff[k]
+	return time.Until(w.until), w.cause
 }
 
 // failed makes the next attempt wait, for twice as long as the last.
-func (p *Puller) failed(k key) {
+func (p *Puller) failed(k key, cause string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delay := firstBackoff
 	if w, ok := p.backoff[k]; ok {
 		delay = min(2*w.delay, lastBackoff)
 	}
-	p.backoff[k] = wait{delay, time.Now().Add(delay)}
+	p.backoff[k] = wait{delay, time.Now().Add(delay), cause}
 }
 
 // Forget drops what is known of a pod that is gone.

@@ -145,7 +145,7 @@ func TestEnsure(t *testing.T) {
 				return
 			}
 			_, _, err = p.Ensure(t.Context(), request)
-			if !errors.As(err, &e) || e.Reason != ImagePullBackOff || e.Message != fmt.Sprintf("Back-off pulling image %q", test.image) || s.pulls != test.pulls {
+			if !errors.As(err, &e) || e.Reason != ImagePullBackOff || e.Message != fmt.Sprintf("Back-off pulling image %q: ErrImagePull: denied", test.image) || s.pulls != test.pulls {
 				t.Errorf("at once again: %v", err)
 			}
 		})

@@ -43,7 +43,9 @@ type Config struct {
 	Images  runtimeapi.ImageServiceClient
 	// NetworkReady is called each time the runtime's word on its network has changed.
 	NetworkReady func(bool)
-	Log          *slog.Logger
+	// Event is told what the node's users are to learn of it.
+	Event func(eventType, reason, message string)
+	Log   *slog.Logger
 }
 
 // Node keeps one Node object.
@@ -149,6 +151,7 @@ func (n *Node) tryRegister(ctx context.Context) error {
 	made, err := nodes.Create(ctx, first, metav1.CreateOptions{})
 	if err == nil {
 		n.setKnown(made)
+		n.announce(nil, first.Status.Conditions)
 		return nil
 	}
 	if !apierrors.IsAlreadyExists(err) {
@@ -172,6 +175,10 @@ func (n *Node) tryRegister(ctx context.Context) error {
 		}
 	}
 	n.setKnown(fresh)
+	n.announce(nil, first.Status.Conditions)
+	if was, is := old.Status.NodeInfo.BootID, n.cfg.Object.Status.NodeInfo.BootID; was != "" && was != is {
+		n.cfg.Event(corev1.EventTypeWarning, "Rebooted", fmt.Sprintf("Node %s has been rebooted, boot id: %s", n.cfg.Name, is))
+	}
 	return nil
 }
 
@@ -262,6 +269,7 @@ func (n *Node) sync(ctx context.Context, due, reread bool) (written bool, err er
 		return false, err
 	}
 	n.setKnown(made)
+	n.announce(known.Status.Conditions, want.Status.Conditions)
 	return true, nil
 }
 

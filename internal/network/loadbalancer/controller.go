@@ -134,6 +134,12 @@ func (b *balancer) write(ctx context.Context, s *corev1.Service, a assignment) e
 	if equality.Semantic.DeepEqual(had, a.ingress) {
 		return nil
 	}
+	switch {
+	case len(a.ingress) == 0:
+		b.env.Events.Eventf(s, corev1.EventTypeNormal, "DeletingLoadBalancer", "Deleting load balancer")
+	case len(had) == 0:
+		b.env.Events.Eventf(s, corev1.EventTypeNormal, "EnsuringLoadBalancer", "Ensuring load balancer")
+	}
 	changed := s.DeepCopy()
 	changed.Status.LoadBalancer.Ingress = a.ingress
 	_, err := b.env.Client.CoreV1().Services(s.Namespace).UpdateStatus(ctx, changed, metav1.UpdateOptions{})

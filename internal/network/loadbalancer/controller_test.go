@@ -78,4 +78,9 @@ func TestController(t *testing.T) {
 	}
 	controllertest.Wait(t, c, "no address", get("a"), func(s *corev1.Service) bool { return len(s.Status.LoadBalancer.Ingress) == 0 })
 	controllertest.Wait(t, c, "the address", get("b"), hasAddress)
+	for _, reason := range []string{"EnsuringLoadBalancer", "EnsuredLoadBalancer", "UpdatedLoadBalancer", "DeletingLoadBalancer", "DeletedLoadBalancer"} {
+		controllertest.Wait(t, c, "the event "+reason, func(ctx context.Context) (*corev1.EventList, error) {
+			return c.Admin.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=a,reason=" + reason})
+		}, func(l *corev1.EventList) bool { return len(l.Items) > 0 })
+	}
 }
