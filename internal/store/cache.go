@@ -20,7 +20,9 @@ type Cache struct {
 	prefix   string // "/registry/pods/"
 	goType   atomic.Pointer[reflect.Type]
 	pending  pending
-	indexing sync.Mutex // held while an index is made; before mu
+	// Changes that came from etcd, and watchers that didn't keep up, for metrics.
+	events, terminated atomic.Int64
+	indexing           sync.Mutex // held while an index is made; before mu
 
 	ctx    context.Context // ends when the resource is unregistered or the store closed
 	cancel context.CancelFunc
@@ -177,7 +179,7 @@ func (c *Cache) applyOne(ch change) {
 	ev := &event{rev: ch.rev, prev: prev, cur: cur}
 	c.window.add(ev)
 	c.dispatch(ev)
-	c.store.metrics.events.Add(1)
+	c.events.Add(1)
 }
 
 // take makes an object of what etcd delivers, or takes the one that a writer of this process has made.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // housekeeping is the interval of what has to be done now and then when there is no compaction.
@@ -34,7 +35,7 @@ func (s *Store) compact(ctx context.Context, then int64) {
 		if s.options.CompactEvery > 0 && then > done {
 			began := time.Now()
 			_, err := s.client.Compact(ctx, then)
-			s.metrics.observe("compact", "", began)
+			s.metrics.observe("compact", schema.GroupResource{}, began, err)
 			if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 				if ctx.Err() == nil {
 					s.log.Warn("Compacting etcd failed, and is tried again later", "revision", then, "err", err)

@@ -180,7 +180,7 @@ func (c *Cache) queue(w *Watch, ev *event, typ EventType) {
 	wake, ok := w.push(ev, typ)
 	if !ok {
 		c.watches.remove(w)
-		c.store.metrics.terminated.Add(1)
+		c.terminated.Add(1)
 		c.store.log.Debug("A watcher is too slow and was ended", "resource", c.resource.Prefix)
 	} else if wake {
 		c.watches.dirty = append(c.watches.dirty, w)

@@ -148,9 +148,8 @@ func (s *Store) readAll(ctx context.Context, c *Cache, rev int64, fn func(kv *mv
 	for {
 		began := time.Now()
 		resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(rev))
-		s.metrics.observe("list", c.metricName(), began)
+		s.metrics.observe("list", c.measured(), began, err)
 		if err != nil {
-			s.metrics.failed("list", c.metricName())
 			return 0, err
 		}
 		if rev == 0 {

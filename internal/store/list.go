@@ -225,9 +225,8 @@ func (c *Cache) listEtcd(ctx context.Context, q *query, rev int64) (*List, error
 		page := min(pageSize, q.limit-len(q.objects)+1)
 		began := time.Now()
 		resp, err := c.store.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithRev(rev), clientv3.WithLimit(int64(page)))
-		c.store.metrics.observe("list", c.metricName(), began)
+		c.store.metrics.observe("list", c.measured(), began, err)
 		if err != nil {
-			c.store.metrics.failed("list", c.metricName())
 			return nil, c.readError(rev, err)
 		}
 		for i, kv := range resp.Kvs {

@@ -55,9 +55,13 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]float64{}
+	got, labels := map[string]float64{}, map[string]string{}
 	for _, f := range families {
 		for _, m := range f.Metric {
+			labels[f.GetName()] = ""
+			for _, l := range m.Label {
+				labels[f.GetName()] += l.GetName() + " "
+			}
 			switch {
 			case m.Gauge != nil:
 				got[f.GetName()] = m.Gauge.GetValue()
@@ -77,6 +81,20 @@ func TestMetrics(t *testing.T) {
 		if got[name] != want {
 			t.Errorf("%s is %v, want %v", name, got[name], want)
 		}
+	}
+	for name, want := range map[string]string{
+		"apiserver_resource_objects": "group resource ", "apiserver_storage_objects": "resource ", "apiserver_watch_cache_watchers": "group resource ",
+		"apiserver_watch_cache_events_received_total": "group resource ", "apiserver_storage_events_received_total": "group resource ",
+		"apiserver_terminated_watchers_total": "group resource ", "apiserver_watch_cache_resource_version": "group resource ",
+		"apiserver_storage_size_bytes": "storage_cluster_id ", "etcd_requests_total": "group operation resource ",
+		"etcd_request_duration_seconds": "group operation resource ",
+	} {
+		if labels[name] != want {
+			t.Errorf("%s has the labels %s, want %s", name, labels[name], want)
+		}
+	}
+	if got["apiserver_storage_size_bytes"] <= 0 {
+		t.Error("etcd's file has no size")
 	}
 	if _, err := Open(t.Context(), e.Client(), Options{Registerer: registry}); err == nil {
 		t.Error("two stores have the same metrics")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 const (
@@ -76,7 +77,7 @@ func (s *Store) readRevs() {
 		began := time.Now()
 		resp, err := s.client.Get(ctx, root, clientv3.WithCountOnly())
 		cancel()
-		s.metrics.observe("get", "revision", began)
+		s.metrics.observe("getCurrentResourceVersion", schema.GroupResource{}, began, err)
 		if err != nil {
 			cur.err = fmt.Errorf("reading etcd's revision: %w", err)
 		} else {

@@ -242,9 +242,8 @@ func (c *Cache) commit(ctx context.Context, operation, key string, rev int64, op
 	}
 	began := time.Now()
 	resp, err := c.store.client.Txn(ctx).If(conditions...).Then(writes...).Else(clientv3.OpGet(full)).Commit()
-	c.store.metrics.observe(operation, c.metricName(), began)
+	c.store.metrics.observe(operation, c.measured(), began, err)
 	if err != nil {
-		c.store.metrics.failed(operation, c.metricName())
 		if errors.Is(err, rpctypes.ErrRequestTooLarge) {
 			err = fmt.Errorf("%w: %w", ErrTooLarge, err)
 		}
