@@ -95,6 +95,8 @@ type Version struct {
 	// Deprecated is the warning that every request in this version is answered with; empty when there is none:
 	// "apps/v1beta1 Deployment is deprecated in v1.9+, unavailable in v1.16+; use apps/v1 Deployment".
 	Deprecated string
+	// Removed is the release that a deprecated version goes in ("1.16"), empty when that is open.
+	Removed string
 
 	// DefaultPropagation takes the place of the strategy's for deletions in this version; empty when it doesn't.
 	DefaultPropagation metav1.DeletionPropagation

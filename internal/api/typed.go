@@ -39,22 +39,23 @@ func Define[T, L any, P Object[T], PL Object[L]](hub schema.GroupVersion, r Reso
 	}
 	r.Hub = hub
 	r.New, r.NewList = New[T, P](), New[L, PL]()
-	r.Versions = append([]Version{{
-		GroupVersion: hub, New: r.New, NewList: r.NewList, Deprecated: deprecationOf(hub, r.New()),
-	}}, r.Versions...)
+	v := Version{GroupVersion: hub, New: r.New, NewList: r.NewList}
+	v.Deprecated, v.Removed = deprecationOf(hub, r.New())
+	r.Versions = append([]Version{v}, r.Versions...)
 	return &r
 }
 
 // The release of Kubernetes whose API this is: what is deprecated later is not yet warned of.
 const releaseMajor, releaseMinor = 1, 37
 
-// deprecationOf gives the warning that k8s.io/api's types carry the facts of, "" if there is nothing to warn of.
-func deprecationOf(gv schema.GroupVersion, obj runtime.Object) string {
+// deprecationOf gives the warning that k8s.io/api's types carry the facts of, "" if there is nothing to warn of, and the
+// release in which the version goes.
+func deprecationOf(gv schema.GroupVersion, obj runtime.Object) (warning, removed string) {
 	if !deprecation.IsDeprecated(obj, releaseMajor, releaseMinor) {
-		return ""
+		return "", ""
 	}
 	obj.GetObjectKind().SetGroupVersionKind(gv.WithKind(reflect.TypeOf(obj).Elem().Name()))
-	return deprecation.WarningMessage(obj)
+	return deprecation.WarningMessage(obj), deprecation.RemovedRelease(obj)
 }
 
 // DefineVirtual is Define for a resource that is never stored and has no list: the reviews of authentication and
@@ -71,11 +72,13 @@ func DefineVirtual[T any, P Object[T]](hub schema.GroupVersion, r Resource) *Res
 func NewVersion[V, L, H any, PV Object[V], PL Object[L], PH Object[H]](
 	gv schema.GroupVersion, toHub func(in PV, out PH) error, fromHub func(in PH, out PV) error,
 ) Version {
+	warning, removed := deprecationOf(gv, PV(new(V)))
 	return Version{
 		GroupVersion: gv,
 		New:          New[V, PV](),
 		NewList:      New[L, PL](),
-		Deprecated:   deprecationOf(gv, PV(new(V))),
+		Deprecated:   warning,
+		Removed:      removed,
 		ToHub:        func(in, out runtime.Object) error { return toHub(in.(PV), out.(PH)) },
 		FromHub:      func(in, out runtime.Object) error { return fromHub(in.(PH), out.(PV)) },
 	}

@@ -36,7 +36,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.recovered(rec, r, p)
 		}
 		if info != nil {
-			s.metrics.done(r, info, s.serves(info), rec.code, time.Since(started))
+			s.metrics.done(r, info, s.serves(info), rec, time.Since(started))
 		}
 	}()
 	h := rec.Header()
@@ -134,6 +134,7 @@ func (s *Server) longRunning(info *apirequest.RequestInfo) bool {
 type recorder struct {
 	http.ResponseWriter
 	code int
+	size int64 // of the body
 }
 
 func (r *recorder) WriteHeader(code int) {
@@ -147,7 +148,9 @@ func (r *recorder) Write(p []byte) (int, error) {
 	if r.code == 0 {
 		r.code = http.StatusOK
 	}
-	return r.ResponseWriter.Write(p)
+	n, err := r.ResponseWriter.Write(p)
+	r.size += int64(n)
+	return n, err
 }
 
 // Flush is for handlers that look for an http.Flusher.

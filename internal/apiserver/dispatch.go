@@ -38,6 +38,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, info *api
 	}
 	if ep.version.Deprecated != "" {
 		warn(r.Context(), ep.version.Deprecated)
+		s.metrics.outdated(info, ep.version.Removed)
 	}
 	if q.sub != nil && q.sub.connect != nil {
 		return s.connect(q)
@@ -150,8 +151,8 @@ func (s *Server) connect(q *request) error {
 	if err := s.gate.both(q.ctx(), q, o, options, nil); err != nil {
 		return err
 	}
-	s.metrics.longRunning(q.info, 1)
-	defer s.metrics.longRunning(q.info, -1)
+	s.metrics.longRunning(q, 1)
+	defer s.metrics.longRunning(q, -1)
 	q.sub.connect.ServeHTTP(q.w, q.http)
 	return nil
 }

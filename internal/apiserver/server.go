@@ -77,6 +77,7 @@ func New(c Config) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.Default()
 	}
+	s.metrics.is(&c.Version)
 	s.reads.init(c.MaxInFlight, 400, s.metrics.inflight("readOnly"))
 	s.writes.init(c.MaxMutatingInFlight, 200, s.metrics.inflight("mutating"))
 	s.managers = fieldmanager.NewFactory(s.types)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,7 +40,11 @@ func (s *Server) watch(q *request) error {
 	if err != nil {
 		return err
 	}
-	e := &eventWriter{q: q, s: s, bookmarks: o.AllowWatchBookmarks}
+	e := &eventWriter{
+		q: q, s: s, bookmarks: o.AllowWatchBookmarks,
+		sent:  s.metrics.sent.WithLabelValues(q.info.APIGroup, q.info.APIVersion, q.info.Resource),
+		sizes: s.metrics.sentSizes.WithLabelValues(q.info.APIGroup, q.info.APIVersion, q.info.Resource),
+	}
 	if media.Convert.Kind == "Table" {
 		if e.table, err = q.newTable(); err != nil {
 			return err
@@ -53,8 +58,8 @@ func (s *Server) watch(q *request) error {
 	if watchErr != nil && !errors.Is(watchErr, store.ErrExpired) {
 		return s.readError(q, watchErr, opts.Rev, "")
 	}
-	s.metrics.longRunning(q.info, 1)
-	defer s.metrics.longRunning(q.info, -1)
+	s.metrics.longRunning(q, 1)
+	defer s.metrics.longRunning(q, -1)
 	q.w.Header().Set("Content-Type", watchType(media.Encoding))
 	q.w.WriteHeader(http.StatusOK)
 	e.out = &chunked{to: q.w, from: &watchChunks}
@@ -118,6 +123,8 @@ type eventWriter struct {
 	bookmarks bool
 	out       *chunked
 	buf       []byte
+	sent      prometheus.Counter
+	sizes     prometheus.Observer
 }
 
 // run writes events until the watch ends, flushing whenever there is nothing more to write.
@@ -264,7 +271,13 @@ func (e *eventWriter) whole(typ watch.EventType, obj runtime.Object) error {
 	return e.line(typ, data)
 }
 
+func (e *eventWriter) count(size int) {
+	e.sent.Inc()
+	e.sizes.Observe(float64(size))
+}
+
 func (e *eventWriter) line(typ watch.EventType, object []byte) error {
+	e.count(len(object))
 	if _, err := io.WriteString(e.out, `{"type":"`+string(typ)+`","object":`); err != nil {
 		return err
 	}
@@ -276,6 +289,7 @@ func (e *eventWriter) line(typ watch.EventType, object []byte) error {
 }
 
 func (e *eventWriter) frame(typ watch.EventType, object []byte) error {
+	e.count(len(object))
 	head := codec.AppendEventHead(nil, string(typ), len(object))
 	if _, err := e.out.Write(head); err != nil {
 		return err
