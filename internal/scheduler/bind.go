@@ -100,9 +100,11 @@ func (s *Scheduler) bound(a *attempt, err error) {
 	}
 	a.unreserve()
 	if err == nil {
-		s.metrics.waited.Observe(s.Clock.Since(a.Since).Seconds())
+		s.metrics.attempted(a.profile.name, scheduled, s.Clock.Since(a.begun))
+		s.metrics.bound(a.Attempts, s.Clock.Since(a.Since))
 		return // the informer shows it, or shows that the pod is gone
 	}
+	s.metrics.attempted(a.profile.name, resultError, s.Clock.Since(a.begun))
 	if !s.state.Forget(a.Pod.UID) {
 		return // it was seen on a node, or is gone
 	}

@@ -23,6 +23,7 @@ func (s *Scheduler) preempt(ctx context.Context, a *attempt, d *framework.Diagno
 	if err != nil {
 		return nil, fmt.Sprintf("preemption: listing disruption budgets: %v", err)
 	}
+	s.metrics.preemptions.Inc()
 	victims, why := preemption.Decide(preemption.Request{State: s.state, Pod: a.Pod, Diagnosis: d, Budgets: budgets, Rand: s.Rand})
 	if victims == nil {
 		if s.state.NominatedNode(a.Pod.UID) != "" && why != preemption.Waits {

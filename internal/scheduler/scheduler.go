@@ -152,6 +152,7 @@ func (s *Scheduler) preEnqueue(p *corev1.Pod) *framework.Status {
 type attempt struct {
 	*queue.Entry
 	profile      *profile
+	begun        time.Time
 	node         string
 	reservations []framework.Reservation
 }
@@ -164,22 +165,22 @@ func (s *Scheduler) schedule(ctx context.Context, e *queue.Entry) {
 			"skip schedule deleting pod: %v/%v", e.Pod.Namespace, e.Pod.Name)
 		return
 	}
-	begun, result := s.Clock.Now(), scheduled
+	a.begun = s.Clock.Now()
+	result := resultError
 	r := a.profile.decider.Decide(s.state, e.Pod)
+	s.metrics.decision.Observe(s.Clock.Since(a.begun).Seconds())
 	switch {
 	case r.Err != nil:
-		result = resultError
 		s.fail(a, r.Err.Error())
 	case r.Node == nil:
 		result = noNode
 		s.unschedulable(ctx, a, &r.Diagnosis)
 	default:
-		if !s.assume(ctx, a, r.Node) {
-			result = resultError
+		if s.assume(ctx, a, r.Node) {
+			return // it ends with the binding
 		}
 	}
-	s.metrics.attempts.WithLabelValues(a.profile.name, result).Inc()
-	s.metrics.duration.WithLabelValues(a.profile.name, result).Observe(s.Clock.Since(begun).Seconds())
+	s.metrics.attempted(a.profile.name, result, s.Clock.Since(a.begun))
 }
 
 // assume puts the pod on the node as far as decisions go, and has it bound. It tells whether all plugins could reserve
