@@ -167,7 +167,7 @@ func TestReplicaSet(t *testing.T) {
 	set := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "web"},
 		Spec: appsv1.ReplicaSetSpec{
-			Replicas: ptr.To(int32(3)), MinReadySeconds: 1,
+			Replicas: ptr.To(int32(3)), MinReadySeconds: 3600,
 			Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template,
 		},
 	}
@@ -179,8 +179,11 @@ func TestReplicaSet(t *testing.T) {
 		return c.Admin.AppsV1().ReplicaSets("default").Get(ctx, "web", metav1.GetOptions{})
 	}
 	now := controllertest.Wait(t, c, "ready pods", state, func(s *appsv1.ReplicaSet) bool { return s.Status.ReadyReplicas == 3 })
-	if now.Status.AvailableReplicas == 3 {
-		t.Error("the pods were available at once, with minReadySeconds 1")
+	if now.Status.AvailableReplicas != 0 {
+		t.Error("the pods were available at once, with an hour of minReadySeconds")
+	}
+	if _, err := c.Admin.AppsV1().ReplicaSets("default").Patch(ctx, "web", types.MergePatchType, []byte(`{"spec":{"minReadySeconds":1}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
 	}
 	controllertest.Wait(t, c, "available pods", state, func(s *appsv1.ReplicaSet) bool {
 		return s.Status.AvailableReplicas == 3 && s.Status.FullyLabeledReplicas == 3 && s.Status.ObservedGeneration == s.Generation && *s.Status.TerminatingReplicas == 0
