@@ -253,6 +253,7 @@ func (n *agent) run(ctx context.Context) error {
 			NodeName:     n.Name,
 			NodeIPs:      []netip.Addr{n.ip},
 			Client:       proxyClient,
+			NodeClient:   client,
 			Table:        n.layout.NftTable(),
 			Bridge:       n.layout.Bridge(),
 			ClusterCIDRs: []netip.Prefix{n.facts.ClusterCIDR},

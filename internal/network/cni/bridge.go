@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -140,12 +141,25 @@ func loadBridgeNetfilter() error {
 	return nil
 }
 
+// routeLoopback lets a process of the node reach a pod's host port at 127.0.0.1: its packets leave by the bridge.
+func routeLoopback(c Config, podRanges []netip.Prefix) error {
+	if len(ofFamily(podRanges, netip.IPv4Unspecified())) == 0 {
+		return nil
+	}
+	path := "/proc/sys/net/ipv4/conf/" + c.Bridge + "/route_localnet"
+	if err := os.WriteFile(path, []byte("1"), 0); err != nil {
+		return fmt.Errorf("setting %s: %w", path, err)
+	}
+	return nil
+}
+
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// setupRules replaces the table with the rule that masquerades: what pods send to the outside has the node's address there. The
-// change is one transaction, so there is no moment without the rule.
+// setupRules replaces the table with the rule that masquerades: what pods send to the outside has the node's address there; and
+// with the rule that keeps pods from the node's 127.0.0.0/8, which routeLoopback would let them reach. The change is one
+// transaction, so there is no moment without the rules.
 func setupRules(c Config) error {
 	conn, err := nftables.New()
 	if err != nil {
@@ -169,10 +183,28 @@ func setupRules(c Config) error {
 			conn.AddRule(&nftables.Rule{Table: table, Chain: masquerade, Exprs: append(append(exprs, notMulticast(family)...), &expr.Masq{})})
 		}
 	}
+	guardLoopback(conn, table, c.Bridge)
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("nftables table %s: %w", c.Table, err)
 	}
 	return nil
+}
+
+// guardLoopback drops what comes from the bridge for 127.0.0.0/8, but for answers.
+func guardLoopback(conn *nftables.Conn, table *nftables.Table, bridge string) {
+	input := conn.AddChain(&nftables.Chain{Table: table, Name: "input", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter})
+	name := append([]byte(bridge), make([]byte, unix.IFNAMSIZ-len(bridge))...)
+	answers := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	exprs := append([]expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name},
+	}, matchPrefix(netip.MustParsePrefix("127.0.0.0/8"), destination, expr.CmpOpEq)...)
+	conn.AddRule(&nftables.Rule{Table: table, Chain: input, Exprs: append(exprs,
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: answers, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: make([]byte, 4)},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	)})
 }
 
 func ofFamily(all []netip.Prefix, family netip.Addr) []netip.Prefix {

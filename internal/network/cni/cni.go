@@ -96,6 +96,9 @@ func Setup(c Config, podRanges []netip.Prefix) error {
 	if err := setupRules(c); err != nil {
 		return err
 	}
+	if err := routeLoopback(c, podRanges); err != nil { // after the rules that make this safe
+		return err
+	}
 	data, err := configuration(c, podRanges)
 	if err != nil {
 		return err
@@ -168,7 +171,7 @@ type capablePlugin struct {
 }
 
 // configuration is the CNI network configuration list. Masquerading is not the bridge plugin's: package cni has one rule for all
-// pods where the plugin makes several for each.
+// pods where the plugin makes several for each. Ports of the node are not the portmap plugin's: the service proxy has them.
 func configuration(c Config, podRanges []netip.Prefix) ([]byte, error) {
 	addresses := ipam{Type: "host-local", DataDir: c.StateDir}
 	for _, p := range podRanges {
@@ -179,7 +182,6 @@ func configuration(c Config, podRanges []netip.Prefix) ([]byte, error) {
 		Name:       "proa",
 		Plugins: []any{
 			bridgePlugin{Type: "bridge", Bridge: c.Bridge, IsGateway: true, IsDefaultGateway: true, ForceAddress: true, HairpinMode: true, IPAM: addresses},
-			capablePlugin{Type: "portmap", Capabilities: map[string]bool{"portMappings": true}},
 			capablePlugin{Type: "bandwidth", Capabilities: map[string]bool{"bandwidth": true}},
 		},
 	}, "", "  ")

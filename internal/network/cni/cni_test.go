@@ -79,7 +79,7 @@ func TestSetup(t *testing.T) {
 			t.Errorf("the bridge has %v, want %s", addrs, want)
 		}
 	}
-	for _, file := range []string{"/proc/sys/net/ipv4/ip_forward", "/sys/class/net/test0/bridge/nf_call_iptables", "/sys/class/net/test0/bridge/nf_call_ip6tables"} {
+	for _, file := range []string{"/proc/sys/net/ipv4/ip_forward", "/sys/class/net/test0/bridge/nf_call_iptables", "/sys/class/net/test0/bridge/nf_call_ip6tables", "/proc/sys/net/ipv4/conf/test0/route_localnet"} {
 		if data, err := os.ReadFile(file); err != nil || string(data) != "1\n" {
 			t.Errorf("%s is %q, %v", file, data, err)
 		}
@@ -91,7 +91,7 @@ func TestSetup(t *testing.T) {
 			t.Errorf("route to %s: %v, want %v", addr, err, want)
 		}
 	}
-	checkRules(t, c.Table, 2)
+	checkRules(t, c.Table, 3)
 
 	for range 2 {
 		if err := Cleanup(c.ClusterCIDRs); err != nil {
@@ -164,7 +164,7 @@ func TestConfiguration(t *testing.T) {
 	if err := json.Unmarshal(data, &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.CNIVersion != "1.0.0" || len(got.Plugins) != 3 {
+	if got.CNIVersion != "1.0.0" || len(got.Plugins) != 2 {
 		t.Fatalf("got %s", data)
 	}
 	b := got.Plugins[0]

@@ -13,10 +13,12 @@ const (
 	setNodePorts
 	setInternalServices
 	setInternalNodePorts
-	setEndpoints // of services; those of the other three follow
+	setHostPorts
+	setEndpoints // of services; those of the other four follow
 	setNodePortEndpoints
 	setInternalEndpoints
 	setInternalNodePortEndpoints
+	setHostPortEndpoints
 	setSources
 	setHairpins
 	sets // how many there are
@@ -26,7 +28,7 @@ const (
 func (s set) endpoints() set { return s - setServices + setEndpoints }
 
 // ofEndpoints tells whether s is a map with endpoints.
-func (s set) ofEndpoints() bool { return s >= setEndpoints && s <= setInternalNodePortEndpoints }
+func (s set) ofEndpoints() bool { return s >= setEndpoints && s <= setHostPortEndpoints }
 
 // byPort tells whether the keys of a set begin with the protocol instead of an address.
 func (s set) byPort() bool { return setNames[s].key[0] != partAddress }
@@ -53,7 +55,10 @@ func encode(r rules) elements {
 	all := make(elements, 4*len(r.frontends))
 	for f, t := range r.frontends {
 		in := setServices
-		if f.nodePort() {
+		switch {
+		case t.class.set == setHostPorts:
+			in = setHostPorts
+		case f.nodePort():
 			in = setNodePorts
 		}
 		all.addFrontend(r, f, t, in)

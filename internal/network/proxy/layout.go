@@ -21,7 +21,8 @@ import (
 //	node-ports           protocol . port → chain of its class
 //	internal-services    the same for clients in the cluster, where externalTrafficPolicy is Local
 //	internal-node-ports
-//	endpoints            address . protocol . port . index → address . port; and such a map for each of the other three
+//	host-ports           protocol . port → chain of its class               ports of the node that are a pod's
+//	endpoints            address . protocol . port . index → address . port; and such a map for each of the other four
 //	sources              address . protocol . port . client range           loadBalancerSourceRanges
 //	hairpins             address . address                                  pods that may be sent their own connections
 //
@@ -67,10 +68,12 @@ var setNames = [sets]struct {
 	setNodePorts:                 {"node-ports", []part{partProtocol, partPort}, []part{partVerdict}},
 	setInternalServices:          {"internal-services", []part{partAddress, partProtocol, partPort}, []part{partVerdict}},
 	setInternalNodePorts:         {"internal-node-ports", []part{partProtocol, partPort}, []part{partVerdict}},
+	setHostPorts:                 {"host-ports", []part{partProtocol, partPort}, []part{partVerdict}},
 	setEndpoints:                 {"endpoints", []part{partAddress, partProtocol, partPort, partNumber}, []part{partAddress, partPort}},
 	setNodePortEndpoints:         {"node-port-endpoints", []part{partProtocol, partPort, partNumber}, []part{partAddress, partPort}},
 	setInternalEndpoints:         {"internal-endpoints", []part{partAddress, partProtocol, partPort, partNumber}, []part{partAddress, partPort}},
 	setInternalNodePortEndpoints: {"internal-node-port-endpoints", []part{partProtocol, partPort, partNumber}, []part{partAddress, partPort}},
+	setHostPortEndpoints:         {"host-port-endpoints", []part{partProtocol, partPort, partNumber}, []part{partAddress, partPort}},
 	setSources:                   {"sources", []part{partAddress, partProtocol, partPort, partAddress}, nil},
 	setHairpins:                  {"hairpins", []part{partAddress, partAddress}, nil},
 }
@@ -181,6 +184,9 @@ func (w *writer) create() {
 	}
 	post := w.conn.AddChain(&nftables.Chain{Table: w.table, Name: "postrouting", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
 	masquerade := []expr.Any{&expr.Masq{FullyRandom: true}}
+	if !w.v6 { // what a process has sent to a host port at 127.0.0.1
+		w.rule(post, w.in(source, netip.MustParsePrefix("127.0.0.0/8")), meta(expr.MetaKeyOIFNAME), notEquals(linkName("lo")), masquerade)
+	}
 	w.rule(post, w.load(source, 0), w.load(destination, w.words()), w.contains(setHairpins, false), masquerade)
 	w.rule(post, meta(expr.MetaKeyMARK), bitwise(masqueradeMark, 0), equals(native(masqueradeMark)), meta(expr.MetaKeyMARK), bitwise(masqueradeMark^0xffffffff, 0), setMark(), masquerade)
 
@@ -227,6 +233,11 @@ func (w *writer) commonChains() {
 	loopback := netip.MustParsePrefix("127.0.0.0/8")
 	if w.v6 {
 		loopback = netip.MustParsePrefix("::1/128")
+	}
+	if w.v6 { // nothing leaves the machine from ::1
+		w.rule(services, w.isLocal(destination), w.notIn(destination, loopback), w.dispatch(setHostPorts))
+	} else {
+		w.rule(services, w.isLocal(destination), w.dispatch(setHostPorts))
 	}
 	w.rule(services, w.isLocal(destination), w.notIn(destination, loopback), w.dispatch(setNodePorts))
 	for _, r := range w.layout.services {
@@ -464,6 +475,15 @@ func bitwise(mask, xor uint32) []expr.Any {
 
 func equals(data []byte) []expr.Any {
 	return []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: firstRegister, Data: data}}
+}
+
+func notEquals(data []byte) []expr.Any {
+	return []expr.Any{&expr.Cmp{Op: expr.CmpOpNeq, Register: firstRegister, Data: data}}
+}
+
+// linkName is the name of a link as the kernel compares it.
+func linkName(name string) []byte {
+	return append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
 }
 
 func jump(chain string) []expr.Any      { return verdict(expr.VerdictJump, chain) }

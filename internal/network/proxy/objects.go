@@ -22,18 +22,19 @@ import (
 const selector = "!" + corev1.IsHeadlessService + ",!service.kubernetes.io/service-proxy-name"
 
 // kinds is how many kinds of objects are watched.
-const kinds = 3
+const kinds = 4
 
-// objects mirrors what the proxy needs of the API, and notes which services have changed.
+// objects mirrors what the proxy needs of the API, and notes which services and pods have changed.
 type objects struct {
 	changed chan struct{} // holds one value when there is something to take
 
 	mu       sync.Mutex
 	services map[types.NamespacedName]*corev1.Service
 	slices   map[types.NamespacedName]map[string]*discoveryv1.EndpointSlice // by service, by name
+	pods     map[types.NamespacedName]*corev1.Pod                           // of this node, with host ports; by holder
 	zone     string
-	dirty    map[types.NamespacedName]bool
-	unseen   int // kinds that have not been listed yet
+	dirty    map[types.NamespacedName]bool // services, and holders of pods
+	unseen   int                           // kinds that have not been listed yet
 }
 
 func newObjects() *objects {
@@ -41,19 +42,29 @@ func newObjects() *objects {
 		changed:  make(chan struct{}, 1),
 		services: map[types.NamespacedName]*corev1.Service{},
 		slices:   map[types.NamespacedName]map[string]*discoveryv1.EndpointSlice{},
+		pods:     map[types.NamespacedName]*corev1.Pod{},
 		dirty:    map[types.NamespacedName]bool{},
 		unseen:   kinds,
 	}
 }
 
-// input is all that is known of one service.
+// input is all that is known of one service, or the pod with that holder.
 type input struct {
 	name    types.NamespacedName
 	service *corev1.Service // nil when there is none
 	slices  []*discoveryv1.EndpointSlice
+	pod     *corev1.Pod
 }
 
-// take gives the services that have changed since it was last called, in order, and the node's zone; ok is false as long as
+// rules says what the service or the pod needs.
+func (in input) rules(n node) rules {
+	if in.pod != nil {
+		return hostPortRules(in.pod, n)
+	}
+	return rulesFor(in.service, in.slices, n)
+}
+
+// take gives the services and pods that have changed since it was last called, in order, and the node's zone; ok is false as long as
 // something has not been listed.
 func (o *objects) take() (all []input, zone string, ok bool) {
 	o.mu.Lock()
@@ -62,7 +73,7 @@ func (o *objects) take() (all []input, zone string, ok bool) {
 		return nil, "", false
 	}
 	for name := range o.dirty {
-		in := input{name: name, service: o.services[name]}
+		in := input{name: name, service: o.services[name], pod: o.pods[name]}
 		if in.service != nil {
 			for _, s := range o.slices[name] {
 				in.slices = append(in.slices, s)
@@ -98,6 +109,18 @@ func (o *objects) setService(name types.NamespacedName, s *corev1.Service) {
 		o.services[name] = s
 	}
 	o.touch(name)
+}
+
+// setPod takes a pod of this node, nil when it is gone.
+func (o *objects) setPod(old, now *corev1.Pod) {
+	name := holderOf(cmp.Or(now, old))
+	if now != nil && len(hostPorts(now)) > 0 {
+		o.pods[name] = now
+		o.touch(name)
+	} else if o.pods[name] != nil {
+		delete(o.pods, name)
+		o.touch(name)
+	}
 }
 
 // setSlice takes a slice, nil when it is gone. A slice that changes its service is not one that its controller makes, but is
@@ -219,8 +242,8 @@ func (m *mirror[T]) Replace(list []any, _ string) error {
 	return nil
 }
 
-// watch runs reflectors until ctx ends.
-func (o *objects) watch(ctx context.Context, client kubernetes.Interface, nodeName string) {
+// watch runs reflectors until ctx ends. Pods are read by the node's own client.
+func (o *objects) watch(ctx context.Context, client, nodeClient kubernetes.Interface, nodeName string) {
 	services := &mirror[*corev1.Service]{o: o, kind: &corev1.Service{}, current: map[types.NamespacedName]*corev1.Service{}, set: func(old, now *corev1.Service) {
 		o.setService(nameOf(cmp.Or(now, old)), now)
 	}}
@@ -232,12 +255,20 @@ func (o *objects) watch(ctx context.Context, client kubernetes.Interface, nodeNa
 		o.setZone(now.Labels[corev1.LabelTopologyZone])
 		*now = corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: now.Name}} // it is kept, but not needed
 	}}
+	pods := &mirror[*corev1.Pod]{o: o, kind: &corev1.Pod{}, current: map[types.NamespacedName]*corev1.Pod{}, set: func(old, now *corev1.Pod) {
+		if now != nil {
+			*now = *trimmed(now)
+		}
+		o.setPod(old, now)
+	}}
+	onNode := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", nodeName).String()}
 	byLabel := metav1.ListOptions{LabelSelector: selector}
 	byName := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, nodeName).String()}
 	var all sync.WaitGroup
 	reflect(ctx, &all, client, client.CoreV1().Services(metav1.NamespaceAll), byLabel, services)
 	reflect(ctx, &all, client, client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), byLabel, endpointSlices)
 	reflect(ctx, &all, client, client.CoreV1().Nodes(), byName, nodes)
+	reflect(ctx, &all, nodeClient, nodeClient.CoreV1().Pods(metav1.NamespaceAll), onNode, pods)
 	all.Wait()
 }
 

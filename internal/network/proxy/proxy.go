@@ -1,6 +1,7 @@
-// Package proxy is the service proxy of a node: it translates the addresses of services to those of their endpoints.
+// Package proxy is the service proxy of a node: it translates the addresses of services to those of their endpoints, and the
+// ports of the node that pods have (hostPort) to those of the pods.
 //
-// What flows in are services, endpoint slices and the node's own labels; what flows out is an nftables table of each address
+// What flows in are services, endpoint slices, the node's own labels and its pods; what flows out is an nftables table of each address
 // family, listeners for the health checks of load balancers, and the removal of connection tracking entries that lead
 // nowhere any more.
 //
@@ -23,8 +24,8 @@ import (
 type Config struct {
 	NodeName string
 	NodeIPs  []netip.Addr
-	// Client reads services, endpoint slices and the node.
-	Client kubernetes.Interface
+	// Client reads services, endpoint slices and the node; NodeClient, which has the node's identity, reads its pods.
+	Client, NodeClient kubernetes.Interface
 
 	// Table is the name of the nftables tables, one for each family (ip, ip6) of ServiceCIDRs.
 	Table string
@@ -51,7 +52,7 @@ func Run(ctx context.Context, c Config) error {
 
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { p.objects.watch(ctx, c.Client, c.NodeName) })
+	watching.Go(func() { p.objects.watch(ctx, c.Client, c.NodeClient, c.NodeName) })
 	defer watching.Wait()
 	defer cancel()
 
@@ -90,7 +91,7 @@ func (p *proxy) sync(ctx context.Context) {
 	var stale *staleFlows
 	for _, in := range inputs {
 		before := p.ledger.services[in.name]
-		after := rulesFor(in.service, in.slices, p.node)
+		after := in.rules(p.node)
 		p.ledger.replace(in.name, after)
 		stale = stale.add(newStaleFlows(before, after))
 		p.health.set(ctx, in.name, after.health)

@@ -22,7 +22,7 @@ type node struct {
 	ips    []netip.Addr
 }
 
-// frontend is where a service is reached: an address, or any address of the node when it is unspecified (node ports).
+// frontend is where a service is reached: an address, or any address of the node when it is unspecified (node ports, host ports).
 type frontend struct {
 	addr  netip.Addr
 	proto uint8 // IPPROTO_*
@@ -93,7 +93,7 @@ type target struct {
 	pool  poolName // empty or of no meaning if the class refuses
 }
 
-// rules are all that the kernel must know of a service.
+// rules are all that the kernel must know of a service, or of a pod with ports of the node.
 type rules struct {
 	frontends map[frontend]target
 	internal  map[frontend]target // of the frontends whose class is split
@@ -101,6 +101,10 @@ type rules struct {
 	sources   map[frontend][]netip.Prefix // of the frontends whose class is restricted
 	hairpins  map[netip.Addr]bool         // pods of this node that may be sent their own connections
 	health    *healthCheck
+}
+
+func newRules() rules {
+	return rules{frontends: map[frontend]target{}, internal: map[frontend]target{}, pools: map[poolName]pool{}, sources: map[frontend][]netip.Prefix{}, hairpins: map[netip.Addr]bool{}}
 }
 
 // classes gives the classes of all frontends, and those that they refer to, each as often as it is used.
@@ -144,7 +148,7 @@ type healthCheck struct {
 
 // rulesFor says what a service needs on a node. A service that is not for the proxy, or nil, needs nothing.
 func rulesFor(svc *corev1.Service, endpointSlices []*discoveryv1.EndpointSlice, n node) rules {
-	r := rules{frontends: map[frontend]target{}, internal: map[frontend]target{}, pools: map[poolName]pool{}, sources: map[frontend][]netip.Prefix{}, hairpins: map[netip.Addr]bool{}}
+	r := newRules()
 	if svc == nil || svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == corev1.ClusterIPNone || svc.Spec.ClusterIP == "" {
 		return r
 	}

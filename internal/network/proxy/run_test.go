@@ -23,7 +23,7 @@ func TestRun(t *testing.T) {
 	w.serve(pod, "tcp", ":8080", "a")
 	ctx, cancel := context.WithCancel(context.Background())
 	c := w.p.Config
-	c.Client = cluster.Admin
+	c.Client, c.NodeClient = cluster.Admin, cluster.Admin
 	here, ended := w.here(), make(chan error)
 	go func() { ended <- in(here, func() error { return Run(ctx, c) }) }()
 

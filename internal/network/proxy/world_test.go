@@ -296,7 +296,7 @@ func (w *world) here() netns.NsHandle {
 	return ns
 }
 
-// put gives services and slices to the proxy and has it write them.
+// put gives services, slices and pods to the proxy and has it write them.
 func (w *world) put(objects ...any) {
 	w.t.Helper()
 	w.p.objects.mu.Lock()
@@ -306,6 +306,8 @@ func (w *world) put(objects ...any) {
 			w.p.objects.setService(nameOf(o), o.DeepCopy())
 		case *discoveryv1.EndpointSlice:
 			w.p.objects.setSlice(w.p.objects.slices[serviceOf(o)][o.Name], o.DeepCopy())
+		case *corev1.Pod:
+			w.p.objects.setPod(nil, trimmed(o))
 		}
 	}
 	w.p.objects.mu.Unlock()
