@@ -73,6 +73,8 @@ func addNodeFlags(flags *pflag.FlagSet, n *cluster.NodeConfig) {
 	flags.StringSliceVar(&n.EvictionHard, "eviction-hard", nil, "what must be left, or pods are evicted (default memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%; what is not named is not watched)")
 	flags.IntVar(&n.ImageGCHighThreshold, "image-gc-high-threshold", 85, "percentage of the disk's use from which on images that nobody uses are removed; never when 100")
 	flags.IntVar(&n.ImageGCLowThreshold, "image-gc-low-threshold", 80, "percentage of the disk's use down to which they are")
+	flags.StringSliceVar(&n.AllowedUnsafeSysctls, "allowed-unsafe-sysctls", nil, "sysctls that pods may set beside the safe ones (a name, or a prefix with * at its end)")
+	flags.Int64Var(&n.PodMaxPids, "pod-max-pids", -1, "how many processes a pod may have (-1: any number)")
 	flags.IntVar(&n.KubeletPort, "kubelet-port", 0, "port of the node's API for logs and exec (default 10250; another for a cluster of another name)")
 	flags.StringVar(&n.RuntimeEndpoint, "container-runtime-endpoint", "", "use this CRI runtime instead of the embedded containerd (unix:///run/...)")
 	flags.StringVar(&n.ResolvConf, "resolv-conf", "/etc/resolv.conf", "the resolver configuration that pods with DNS policy Default, and the cluster's DNS for names outside, start from")

@@ -51,6 +51,8 @@ type NodeConfig struct {
 	// ImageGCHighThreshold and ImageGCLowThreshold are percentages of the disk; 0 means the kubelet's defaults.
 	ImageGCHighThreshold, ImageGCLowThreshold int
 	KubeletPort                               int
+	AllowedUnsafeSysctls                      []string // names, or prefixes that end with *
+	PodMaxPids                                int64    // 0 and below means no limit
 	RuntimeEndpoint                           string
 	ResolvConf                                string
 }

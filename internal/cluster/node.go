@@ -227,7 +227,11 @@ func (n *agent) run(ctx context.Context) error {
 		Port:          int32(n.KubeletPort),
 		Labels:        labels,
 		Taints:        taints,
-		Log:           n.log.With("component", "kubelet"),
+		PodPidsLimit:  n.PodMaxPids,
+
+		AllowedUnsafeSysctls: n.AllowedUnsafeSysctls,
+
+		Log: n.log.With("component", "kubelet"),
 	})
 	if err != nil {
 		return fmt.Errorf("setting up the kubelet: %w", err)

@@ -2,9 +2,11 @@ package kubelet
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/klog/v2"
 
 	"github.com/proa-k8s/proa/internal/kubelet/allocation"
 	"github.com/proa-k8s/proa/internal/kubelet/criconfig"
@@ -43,15 +45,33 @@ func admit(pod *corev1.Pod, others []*corev1.Pod, facts *nodeFacts) *podstatus.R
 	if critical(pod) {
 		return nil // room is made for these
 	}
-	if pressed(pod, facts) {
-		return &podstatus.Reason{Reason: "Evicted", Message: "Pod was rejected: The node had condition: [MemoryPressure]. "}
+	if short := pressed(pod, facts); len(short) > 0 {
+		return &podstatus.Reason{Reason: "Evicted", Message: fmt.Sprintf("Pod was rejected: The node had condition: %v. ", short)}
 	}
 	return fits(pod, others, facts)
 }
 
-// pressed reports whether memory is so short that a pod that asked for none is not taken.
-func pressed(pod *corev1.Pod, facts *nodeFacts) bool {
-	return facts.pressure != nil && facts.pressure(corev1.NodeMemoryPressure) && criconfig.QOS(pod) == corev1.PodQOSBestEffort
+// pressed gives the conditions of the node under which a pod is not taken. Where memory alone is short, one that asked
+// for some is, and one that tolerates it.
+func pressed(pod *corev1.Pod, facts *nodeFacts) []corev1.NodeConditionType {
+	if facts.pressure == nil {
+		return nil
+	}
+	var short []corev1.NodeConditionType
+	for _, c := range []corev1.NodeConditionType{corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure} {
+		if facts.pressure(c) {
+			short = append(short, c)
+		}
+	}
+	if len(short) != 1 || short[0] != corev1.NodeMemoryPressure {
+		return short
+	}
+	taint := &corev1.Taint{Key: corev1.TaintNodeMemoryPressure, Effect: corev1.TaintEffectNoSchedule}
+	tolerates := slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return t.ToleratesTaint(klog.Background(), taint, true) })
+	if criconfig.QOS(pod) != corev1.PodQOSBestEffort || tolerates {
+		return nil
+	}
+	return short
 }
 
 // critical reports whether a pod is of the system's own priority classes, or static.

@@ -149,7 +149,7 @@ func (c *Config) complete() error {
 		c.EvictionHard = defaultEvictionHard()
 	}
 	if _, err := eviction.Parse(c.EvictionHard); err != nil {
-		errs = append(errs, err)
+		errs = append(errs, fmt.Errorf("EvictionHard: %w", err))
 	}
 	if c.ContainerLogMaxSize == 0 {
 		c.ContainerLogMaxSize = 10 << 20

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 )
 
 func TestDeadline(t *testing.T) {
@@ -72,6 +73,20 @@ func TestEphemeralContainer(t *testing.T) {
 }
 
 // TestForcedDeletion deletes a pod whose container does not heed SIGTERM, first with patience and then without.
+func TestStopSignal(t *testing.T) {
+	e := withAgent(t)
+	p := e.await(t, e.create(t, pod("signalled", "trap 'exit 42' USR1; while :; do sleep 0.05; done", func(p *corev1.Pod) {
+		p.Spec.OS = &corev1.PodOS{Name: corev1.Linux}
+		p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](30)
+		p.Spec.ActiveDeadlineSeconds = ptr.To[int64](1)
+		p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{StopSignal: ptr.To(corev1.SIGUSR1)}
+	})), "has ended", phase(corev1.PodFailed))
+	s := p.Status.ContainerStatuses[0]
+	if s.State.Terminated == nil || s.State.Terminated.ExitCode != 42 || s.StopSignal == nil || *s.StopSignal != corev1.SIGUSR1 {
+		t.Errorf("the status is %v", s)
+	}
+}
+
 func TestForcedDeletion(t *testing.T) {
 	e := withAgent(t)
 	long := int64(600)

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,6 +68,48 @@ func TestAdmit(t *testing.T) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+func TestAdmitUnderPressure(t *testing.T) {
+	asks := func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Mi")}
+	}
+	tolerates := func(p *corev1.Pod) {
+		p.Spec.Tolerations = []corev1.Toleration{{Key: corev1.TaintNodeMemoryPressure, Operator: corev1.TolerationOpExists}}
+	}
+	critical := func(p *corev1.Pod) { v := int32(2000000000); p.Spec.Priority = &v }
+	const memory, disk = corev1.NodeMemoryPressure, corev1.NodeDiskPressure
+	for name, test := range map[string]struct {
+		change func(*corev1.Pod)
+		short  []corev1.NodeConditionType
+		want   string
+	}{
+		"memory":              {func(*corev1.Pod) {}, []corev1.NodeConditionType{memory}, "Pod was rejected: The node had condition: [MemoryPressure]. "},
+		"memory, asks":        {asks, []corev1.NodeConditionType{memory}, ""},
+		"memory, tolerates":   {tolerates, []corev1.NodeConditionType{memory}, ""},
+		"memory, critical":    {critical, []corev1.NodeConditionType{memory}, ""},
+		"disk, asks":          {asks, []corev1.NodeConditionType{disk}, "Pod was rejected: The node had condition: [DiskPressure]. "},
+		"both":                {tolerates, []corev1.NodeConditionType{memory, disk}, "Pod was rejected: The node had condition: [MemoryPressure DiskPressure]. "},
+		"neither":             {func(*corev1.Pod) {}, nil, ""},
+		"processes":           {asks, []corev1.NodeConditionType{corev1.NodePIDPressure}, "Pod was rejected: The node had condition: [PIDPressure]. "},
+		"processes, critical": {critical, []corev1.NodeConditionType{corev1.NodePIDPressure}, ""},
+	} {
+		pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}}
+		test.change(pod)
+		got := ""
+		if why := admit(pod, nil, &nodeFacts{
+			allocatable: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi"), corev1.ResourcePods: resource.MustParse("3")},
+			pressure:    func(c corev1.NodeConditionType) bool { return slices.Contains(test.short, c) },
+		}); why != nil {
+			got = why.Message
+			if why.Reason != "Evicted" {
+				t.Errorf("%s: the reason is %s", name, why.Reason)
+			}
+		}
+		if got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
 	}
 }
 

@@ -72,28 +72,34 @@ func (p *pressureWatch) checkStorage(ctx context.Context) {
 		if layers == nil {
 			layers = p.usage(ctx, corev1.ResourceEphemeralStorage)
 		}
-		used := storage{volumes: map[string]int64{}, containers: map[string]int64{}}
-		for name, bytes := range layers[string(pod.UID)] {
-			used.containers[name] += bytes
-		}
-		for i := range pod.Spec.Containers {
-			name := pod.Spec.Containers[i].Name
-			used.containers[name] += diskUsage(filepath.Join(criconfig.LogDirectory(p.k.cfg.LogDir, pod.Namespace, pod.Name, pod.UID), name))
-		}
-		for i := range pod.Spec.Volumes {
-			v := &pod.Spec.Volumes[i]
-			if v.EmptyDir == nil || v.EmptyDir.Medium != corev1.StorageMediumDefault {
-				continue
-			}
-			if dir, err := p.k.volumes.Path(pod, v.Name); err == nil {
-				used.volumes[v.Name] = diskUsage(dir)
-			}
-		}
+		used := p.storage(pod, layers[string(pod.UID)])
 		if message := overLimit(pod, used); message != "" {
 			p.k.events.pod(pod, corev1.EventTypeWarning, "Evicted", message)
-			w.evict(podstatus.Reason{Reason: "Evicted", Message: message}, 0, disruption(message))
+			w.evict(podstatus.Reason{Reason: "Evicted", Message: message}, 0, disruption(pod, message))
 		}
 	}
+}
+
+// storage measures what a pod uses of the disk; layers are the writable layers of its containers.
+func (p *pressureWatch) storage(pod *corev1.Pod, layers map[string]int64) storage {
+	used := storage{volumes: map[string]int64{}, containers: map[string]int64{}}
+	for name, bytes := range layers {
+		used.containers[name] += bytes
+	}
+	for i := range pod.Spec.Containers {
+		name := pod.Spec.Containers[i].Name
+		used.containers[name] += diskUsage(filepath.Join(criconfig.LogDirectory(p.k.cfg.LogDir, pod.Namespace, pod.Name, pod.UID), name))
+	}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.EmptyDir == nil || v.EmptyDir.Medium != corev1.StorageMediumDefault {
+			continue
+		}
+		if dir, err := p.k.volumes.Path(pod, v.Name); err == nil {
+			used.volumes[v.Name] = diskUsage(dir)
+		}
+	}
+	return used
 }
 
 // diskUsage is what the files below a directory take, in bytes. Files that come and go meanwhile do not matter.

@@ -68,7 +68,11 @@ func (p *pressureWatch) check(ctx context.Context) {
 	crossed := eviction.Crossed(p.thresholds, observed)
 	now := time.Now()
 	for _, t := range crossed {
-		p.seen[eviction.Condition(t.Signal)] = now
+		condition := eviction.Condition(t.Signal)
+		if now.Sub(p.seen[condition]) >= pressureLasts {
+			p.k.events.nodeEvent(corev1.EventTypeWarning, "EvictionThresholdMet", "Attempting to reclaim "+string(eviction.Resource(t.Signal)))
+		}
+		p.seen[condition] = now
 	}
 	for _, c := range []corev1.NodeConditionType{corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure} {
 		last, ok := p.seen[c]
@@ -83,7 +87,6 @@ func (p *pressureWatch) check(ctx context.Context) {
 	}
 	t := crossed[0]
 	if eviction.Condition(t.Signal) == corev1.NodeDiskPressure {
-		p.k.events.nodeEvent(corev1.EventTypeWarning, "EvictionThresholdMet", "Attempting to reclaim "+string(eviction.Resource(t.Signal)))
 		for _, w := range p.k.allWorkers() {
 			w.post(w.collect)
 		}
@@ -186,6 +189,13 @@ func (p *pressureWatch) evictOne(ctx context.Context, t eviction.Threshold, o ev
 			return // one is on its way
 		}
 		u := eviction.Usage{Pod: pod, Containers: used[string(pod.UID)]}
+		if name == corev1.ResourceEphemeralStorage {
+			all := p.storage(pod, u.Containers)
+			u.Containers = all.containers
+			for _, v := range all.volumes {
+				u.Used += v
+			}
+		}
 		for _, v := range u.Containers {
 			u.Used += v
 		}
@@ -200,15 +210,15 @@ func (p *pressureWatch) evictOne(ctx context.Context, t eviction.Threshold, o ev
 	p.k.cfg.Log.Warn("evicting a pod", "pod", victim.Pod.Namespace+"/"+victim.Pod.Name, "why", message)
 	p.k.events.pod(victim.Pod, corev1.EventTypeWarning, "Evicted", message)
 	if w := p.k.worker(victim.Pod.UID); w != nil {
-		w.evict(podstatus.Reason{Reason: "Evicted", Message: message}, 0, disruption(message))
+		w.evict(podstatus.Reason{Reason: "Evicted", Message: message}, 0, disruption(victim.Pod, message))
 	}
 }
 
 // disruption is the condition of a pod that the node ends.
-func disruption(message string) *corev1.PodCondition {
+func disruption(pod *corev1.Pod, message string) *corev1.PodCondition {
 	return &corev1.PodCondition{
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: message,
-		LastTransitionTime: metav1.NewTime(time.Now().Truncate(time.Second)),
+		LastTransitionTime: metav1.NewTime(time.Now().Truncate(time.Second)), ObservedGeneration: pod.Generation,
 	}
 }
 

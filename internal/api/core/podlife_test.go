@@ -233,6 +233,14 @@ func TestResize(t *testing.T) {
 	}
 }
 
+func TestResizeNeedsTheNode(t *testing.T) {
+	old := newPod()
+	old.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "a", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	checkErrors(t, validateResize(context.Background(), old.DeepCopy(), old), "spec: Forbidden: Pod running on node without support for resize")
+	old.Status.ContainerStatuses[0].Resources = &corev1.ResourceRequirements{}
+	checkErrors(t, validateResize(context.Background(), old.DeepCopy(), old))
+}
+
 func TestPodRow(t *testing.T) {
 	waiting := func(reason string) corev1.ContainerState {
 		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}

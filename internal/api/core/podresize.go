@@ -55,6 +55,9 @@ func validateResize(_ context.Context, pod, old *corev1.Pod) field.ErrorList {
 	if is := qos.ComputePodQOS(pod); is != was {
 		errs = append(errs, field.Invalid(path, is, "Pod QOS Class may not change as a result of resizing"))
 	}
+	if !resizable(old) {
+		errs = append(errs, field.Forbidden(path, "Pod running on node without support for resize"))
+	}
 	frozen := pod.Spec.DeepCopy()
 	for i := range frozen.Containers {
 		errs = append(errs, validateResized(&frozen.Containers[i], &old.Spec.Containers[i], path.Child("containers").Index(i))...)
@@ -72,6 +75,16 @@ func validateResize(_ context.Context, pod, old *corev1.Pod) field.ErrorList {
 		errs = append(errs, field.Forbidden(path, "only cpu and memory resources are mutable"))
 	}
 	return errs
+}
+
+// resizable reports whether the node of a pod can resize it: such a node says what running containers have.
+func resizable(pod *corev1.Pod) bool {
+	for i := range pod.Status.ContainerStatuses {
+		if s := &pod.Status.ContainerStatuses[i]; s.State.Running != nil {
+			return s.Resources != nil
+		}
+	}
+	return true
 }
 
 // validateResized checks one container, and sets what may have changed back to what it was.

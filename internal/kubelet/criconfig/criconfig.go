@@ -165,7 +165,7 @@ func (n *Node) Container(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 		config.Annotations[TerminationGracePeriod] = strconv.FormatInt(*s, 10)
 	}
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
-		config.StopSignal = runtimeapi.Signal(runtimeapi.Signal_value[string(*c.Lifecycle.StopSignal)])
+		config.StopSignal = StopSignal(*c.Lifecycle.StopSignal)
 	}
 	config.Mounts = append(config.Mounts, mounted.Mounts...)
 	if mounted.HostsFile != "" && !mountsAt(mounted.Mounts, "/etc/hosts") {
@@ -180,6 +180,25 @@ func (n *Node) Container(ctx context.Context, pod *corev1.Pod, c *corev1.Contain
 		})
 	}
 	return config, nil
+}
+
+// Names of real-time signals have a sign that those of CRI spell out: SIGRTMIN+1 is SIGNAL_SIGRTMINPLUS1.
+var (
+	spelled = strings.NewReplacer("+", "PLUS", "-", "MINUS")
+	signed  = strings.NewReplacer("PLUS", "+", "MINUS", "-")
+)
+
+// StopSignal translates the name of a signal; one that CRI does not know is left to the runtime.
+func StopSignal(s corev1.Signal) runtimeapi.Signal {
+	return runtimeapi.Signal(runtimeapi.Signal_value["SIGNAL_"+spelled.Replace(string(s))])
+}
+
+// SignalName is the inverse of StopSignal; empty for what the runtime decides.
+func SignalName(s runtimeapi.Signal) corev1.Signal {
+	if s == runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
+		return ""
+	}
+	return corev1.Signal(signed.Replace(strings.TrimPrefix(s.String(), "SIGNAL_")))
 }
 
 func mountsAt(mounts []*runtimeapi.Mount, path string) bool {

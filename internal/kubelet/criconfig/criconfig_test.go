@@ -274,3 +274,19 @@ func TestSandboxSeccomp(t *testing.T) {
 		}
 	}
 }
+
+func TestStopSignal(t *testing.T) {
+	for name, want := range map[corev1.Signal]runtimeapi.Signal{
+		corev1.SIGUSR1:        runtimeapi.Signal_SIGNAL_SIGUSR1,
+		corev1.SIGRTMINPLUS1:  runtimeapi.Signal_SIGNAL_SIGRTMINPLUS1,
+		corev1.SIGRTMAXMINUS2: runtimeapi.Signal_SIGNAL_SIGRTMAXMINUS2,
+	} {
+		got := StopSignal(name)
+		if got != want || SignalName(got) != name {
+			t.Errorf("%s: got %s and back %s", name, got, SignalName(got))
+		}
+	}
+	if got := SignalName(StopSignal("nothing")); got != "" {
+		t.Errorf("a signal that there is not: got %q", got)
+	}
+}

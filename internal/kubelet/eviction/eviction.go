@@ -39,20 +39,20 @@ func Parse(config map[string]string) ([]Threshold, error) {
 	var list []Threshold
 	for _, signal := range slices.Sorted(maps.Keys(config)) {
 		if !slices.Contains([]string{MemoryAvailable, NodeFsAvailable, NodeFsInodesFree, ImageFsAvailable, ImageFsInodesFree, PidAvailable}, signal) {
-			return nil, fmt.Errorf("evictionHard: unknown signal %q", signal)
+			return nil, fmt.Errorf("unknown signal %q", signal)
 		}
 		value := config[signal]
 		t := Threshold{Signal: signal}
 		if number, ok := strings.CutSuffix(value, "%"); ok {
 			share, err := strconv.ParseFloat(number, 64)
 			if err != nil || share < 0 || share > 100 {
-				return nil, fmt.Errorf("evictionHard: %s: invalid percentage %q", signal, value)
+				return nil, fmt.Errorf("%s: invalid percentage %q", signal, value)
 			}
 			t.Share = share / 100
 		} else {
 			q, err := resource.ParseQuantity(value)
 			if err != nil || q.Sign() < 0 {
-				return nil, fmt.Errorf("evictionHard: %s: invalid quantity %q", signal, value)
+				return nil, fmt.Errorf("%s: invalid quantity %q", signal, value)
 			}
 			t.Quantity = &q
 		}

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/proa-k8s/proa/internal/kubelet/cri"
+	"github.com/proa-k8s/proa/internal/kubelet/criconfig"
 	"github.com/proa-k8s/proa/internal/kubelet/plan"
 )
 
@@ -173,7 +174,10 @@ func stopSignal(c *corev1.Container, current *cri.Container) *corev1.Signal {
 	if c.Lifecycle == nil || c.Lifecycle.StopSignal == nil {
 		return nil
 	}
-	s := corev1.Signal(current.StopSignal.String())
+	s := criconfig.SignalName(current.StopSignal)
+	if s == "" {
+		return nil
+	}
 	return &s
 }
 
