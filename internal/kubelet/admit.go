@@ -2,12 +2,16 @@ package kubelet
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
 
+	"github.com/proa-k8s/proa/internal/api/core"
 	"github.com/proa-k8s/proa/internal/kubelet/allocation"
 	"github.com/proa-k8s/proa/internal/kubelet/criconfig"
 	"github.com/proa-k8s/proa/internal/kubelet/podstatus"
@@ -39,7 +43,7 @@ func admit(pod *corev1.Pod, others []*corev1.Pod, facts *nodeFacts) *podstatus.R
 	}
 	if facts.node != nil {
 		if ok, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(facts.node); err != nil || !ok {
-			return rejected("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector")
+			return rejected(nodeAffinity, "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector")
 		}
 	}
 	if critical(pod) {
@@ -49,6 +53,14 @@ func admit(pod *corev1.Pod, others []*corev1.Pod, facts *nodeFacts) *podstatus.R
 		return &podstatus.Reason{Reason: "Evicted", Message: fmt.Sprintf("Pod was rejected: The node had condition: %v. ", short)}
 	}
 	return fits(pod, others, facts)
+}
+
+// nodeAffinity is the reason for which a pod is refused that selects other nodes.
+const nodeAffinity = "NodeAffinity"
+
+// restsOnNode tells whether a pod was refused by what others write to the node, of which there may be news.
+func restsOnNode(why *podstatus.Reason) bool {
+	return why.Reason == nodeAffinity || strings.HasPrefix(why.Reason, "OutOf") && strings.Contains(why.Reason, "/")
 }
 
 // pressed gives the conditions of the node under which a pod is not taken. Where memory alone is short, one that asked
@@ -88,7 +100,8 @@ func fits(pod *corev1.Pod, others []*corev1.Pod, facts *nodeFacts) *podstatus.Re
 	if limit := facts.allocatable.Pods().Value(); count+1 > limit {
 		return rejected(&allocation.Shortage{Resource: corev1.ResourcePods, Requested: 1, Used: count, Capacity: limit})
 	}
-	if short := allocation.Short(allocation.Requests(pod), others, facts.allocatable); short != nil {
+	requests, allocatable := accounted(pod, facts)
+	if short := allocation.Short(requests, others, allocatable); short != nil {
 		return rejected(short)
 	}
 	ports := map[hostPort]bool{}
@@ -105,6 +118,28 @@ func fits(pod *corev1.Pod, others []*corev1.Pod, facts *nodeFacts) *podstatus.Re
 		}
 	}
 	return nil
+}
+
+// accounted gives what a pod asks for, and what there is of it. Extended resources that others have put into the node's status
+// count with what stands there; of those that are not there the node knows nothing yet, and leaves them to the scheduler.
+func accounted(pod *corev1.Pod, facts *nodeFacts) (requests, allocatable corev1.ResourceList) {
+	requests, allocatable = allocation.Requests(pod), maps.Clone(facts.allocatable)
+	for name := range requests {
+		if _, own := allocatable[name]; own || !core.IsExtendedResource(name) {
+			continue
+		}
+		var offered resource.Quantity
+		ok := facts.node != nil
+		if ok {
+			offered, ok = facts.node.Status.Allocatable[name]
+		}
+		if ok {
+			allocatable[name] = offered
+		} else {
+			delete(requests, name)
+		}
+	}
+	return requests, allocatable
 }
 
 type hostPort struct {

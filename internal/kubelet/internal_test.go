@@ -14,7 +14,8 @@ import (
 
 func TestAdmit(t *testing.T) {
 	facts := &nodeFacts{
-		node: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"zone": "a"}}},
+		node: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"zone": "a"}},
+			Status: corev1.NodeStatus{Allocatable: corev1.ResourceList{"example.com/foo": resource.MustParse("2")}}},
 		allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: resource.MustParse("1Gi"),
 			corev1.ResourcePods: resource.MustParse("3")},
 		unsafeSysctls: []string{"net.core.*"},
@@ -30,6 +31,11 @@ func TestAdmit(t *testing.T) {
 	cpu := func(q string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) {
 			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(q)}
+		}
+	}
+	asks := func(name corev1.ResourceName) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{name: resource.MustParse("2")}
 		}
 	}
 	port := func(ip string) func(*corev1.Pod) {
@@ -49,6 +55,10 @@ func TestAdmit(t *testing.T) {
 	}{
 		"fits":             {pod(cpu("1500m")), []*corev1.Pod{pod(cpu("500m"))}, ""},
 		"too much cpu":     {pod(cpu("1600m")), []*corev1.Pod{pod(cpu("500m"))}, "OutOfcpu: Pod was rejected: Node didn't have enough resource: cpu, requested: 1600, used: 500, capacity: 2000"},
+		"extended":         {pod(asks("example.com/foo")), nil, ""},
+		"too much of it":   {pod(asks("example.com/foo")), []*corev1.Pod{pod(asks("example.com/foo"))}, "OutOfexample.com/foo: Pod was rejected: Node didn't have enough resource: example.com/foo, requested: 2, used: 2, capacity: 2"},
+		"not yet known":    {pod(asks("example.com/bar")), nil, ""},
+		"not extended":     {pod(asks("hugepages-2Mi")), nil, "OutOfhugepages-2Mi: Pod was rejected: Node didn't have enough resource: hugepages-2Mi, requested: 2, used: 0, capacity: 0"},
 		"too many pods":    {pod(), []*corev1.Pod{pod(), pod(), pod()}, "OutOfpods: Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3"},
 		"critical":         {pod(func(p *corev1.Pod) { v := int32(2000000000); p.Spec.Priority = &v }), []*corev1.Pod{pod(), pod(), pod()}, ""},
 		"selector":         {pod(func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"zone": "a"} }), nil, ""},

@@ -163,12 +163,29 @@ func (k *Kubelet) launch(pod *corev1.Pod, from origin) *worker {
 	return w
 }
 
+// refreshLimit bounds the reading of the node before a pod is refused.
+const refreshLimit = 5 * time.Second
+
 // admit decides about a new pod. k.mu is held.
 func (k *Kubelet) admit(pod *corev1.Pod) *podstatus.Reason {
-	return admit(pod, k.allocated(nil), &nodeFacts{
-		node: k.object.Current(), allocatable: k.node.Allocatable,
-		unsafeSysctls: k.cfg.AllowedUnsafeSysctls, pressure: k.object.Pressure,
-	})
+	decide := func() *podstatus.Reason {
+		return admit(pod, k.allocated(nil), &nodeFacts{
+			node: k.object.Current(), allocatable: k.node.Allocatable,
+			unsafeSysctls: k.cfg.AllowedUnsafeSysctls, pressure: k.object.Pressure,
+		})
+	}
+	why := decide()
+	if why == nil || !restsOnNode(why) {
+		return why
+	}
+	// The scheduler may know labels that the node got a moment ago.
+	ctx, cancel := context.WithTimeout(k.ctx, refreshLimit)
+	defer cancel()
+	if err := k.object.Refresh(ctx); err != nil {
+		k.cfg.Log.Warn("a pod is refused by what was known of the node", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+		return why
+	}
+	return decide()
 }
 
 // settle ends what runs of pods that are no longer declared.

@@ -24,8 +24,8 @@ func isNative(name corev1.ResourceName) bool {
 	return !strings.Contains(string(name), "/") || strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)
 }
 
-// isExtended says that a resource is one of a device plugin or driver, counted in whole units and never overcommitted.
-func isExtended(name corev1.ResourceName) bool {
+// IsExtendedResource says that a resource is one of a device plugin or driver, counted in whole units and never overcommitted.
+func IsExtendedResource(name corev1.ResourceName) bool {
 	if isNative(name) || strings.HasPrefix(string(name), corev1.DefaultResourceRequestsPrefix) {
 		return false
 	}
@@ -76,7 +76,7 @@ func containerResourceName(name corev1.ResourceName, path *field.Path) field.Err
 		if !isContainerResource(name) {
 			errs = append(errs, field.Invalid(path, name, "must be a standard resource for containers"))
 		}
-	case !isNative(name) && !isExtended(name):
+	case !isNative(name) && !IsExtendedResource(name):
 		errs = append(errs, field.Invalid(path, name, "doesn't follow extended resource name standard"))
 	}
 	return errs
@@ -97,7 +97,7 @@ func resourceQuantity(name corev1.ResourceName, q quantity, path *field.Path) fi
 	if q.Sign() < 0 {
 		errs = append(errs, field.Invalid(path, q.String(), "must be greater than or equal to 0"))
 	}
-	if (isCountedResource(name) || isExtended(name)) && q.MilliValue()%1000 != 0 {
+	if (isCountedResource(name) || IsExtendedResource(name)) && q.MilliValue()%1000 != 0 {
 		errs = append(errs, field.Invalid(path, q.String(), "must be an integer"))
 	}
 	if isHugePages(name) && !wholePages(name, q) {

@@ -122,7 +122,7 @@ func scopeApplies(scope corev1.ResourceQuotaScope, name corev1.ResourceName) boo
 		return name == corev1.ResourceRequestsStorage || name == corev1.ResourcePersistentVolumeClaims
 	}
 	rest, _ := cutRequests(name)
-	return podResourcesInQuota.Has(name) || isHugePagesRequest(name) || isExtended(rest)
+	return podResourcesInQuota.Has(name) || isHugePagesRequest(name) || IsExtendedResource(rest)
 }
 
 func validateScopes(spec *corev1.ResourceQuotaSpec, path *field.Path) field.ErrorList {

@@ -3,11 +3,12 @@ package admission
 import (
 	"context"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/utils/ptr"
+
+	"github.com/proa-k8s/proa/internal/api/core"
 )
 
 var nodes = corev1.Resource("nodes")
@@ -72,7 +73,7 @@ func newExtendedResourceToleration() *Plugin {
 			for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 				for i := range containers {
 					for name := range containers[i].Resources.Requests {
-						if isExtended(string(name)) && !slices.Contains(names, string(name)) {
+						if core.IsExtendedResource(name) && !slices.Contains(names, string(name)) {
 							names = append(names, string(name))
 						}
 					}
@@ -88,10 +89,4 @@ func newExtendedResourceToleration() *Plugin {
 			return nil
 		},
 	}
-}
-
-// isExtended says whether a resource is neither one of Kubernetes' own nor a quota's.
-func isExtended(name string) bool {
-	return strings.Contains(name, "/") && !strings.Contains(name, corev1.ResourceDefaultNamespacePrefix) &&
-		!strings.HasPrefix(name, corev1.DefaultResourceRequestsPrefix)
 }

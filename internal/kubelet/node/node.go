@@ -22,6 +22,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	nodeutil "k8s.io/component-helpers/node/util"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/proa-k8s/proa/internal/api/core"
 )
 
 // The times of a node's heart.
@@ -103,6 +105,16 @@ func (n *Node) Current() *corev1.Node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.known
+}
+
+// Refresh reads what others have written to the node since it was last reported: labels, taints, extended resources.
+func (n *Node) Refresh(ctx context.Context) error {
+	fresh, err := n.cfg.Client.CoreV1().Nodes().Get(ctx, n.cfg.Name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("reading the node: %w", err)
+	}
+	n.setKnown(fresh)
+	return nil
 }
 
 // Poke has the status looked at now.
@@ -241,7 +253,8 @@ func (n *Node) sync(ctx context.Context, due, reread bool) (written bool, err er
 	}
 	want := known.DeepCopy()
 	fixed := n.cfg.Object.Status
-	want.Status.Capacity, want.Status.Allocatable = fixed.Capacity, fixed.Allocatable
+	want.Status.Capacity = withOthers(fixed.Capacity, known.Status.Capacity)
+	want.Status.Allocatable = withOthers(fixed.Allocatable, known.Status.Allocatable)
 	want.Status.Addresses, want.Status.DaemonEndpoints = fixed.Addresses, fixed.DaemonEndpoints
 	want.Status.NodeInfo = fixed.NodeInfo
 	want.Status.Conditions = n.conditions(ctx, known.Status.Conditions)
@@ -271,6 +284,17 @@ func (n *Node) sync(ctx context.Context, due, reread bool) (written bool, err er
 	n.setKnown(made)
 	n.announce(known.Status.Conditions, want.Status.Conditions)
 	return true, nil
+}
+
+// withOthers adds to the machine's own resources the extended ones that others have written.
+func withOthers(own, written corev1.ResourceList) corev1.ResourceList {
+	all := maps.Clone(own)
+	for name, q := range written {
+		if _, is := own[name]; !is && core.IsExtendedResource(name) {
+			all[name] = q
+		}
+	}
+	return all
 }
 
 // sameStatus compares all but heartbeat times.
