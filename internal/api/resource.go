@@ -98,6 +98,10 @@ type Version struct {
 	// Removed is the release that a deprecated version goes in ("1.16"), empty when that is open.
 	Removed string
 
+	// FieldNames are the version's own names of the selectable fields, and what the Resource calls them. Nil when they are
+	// the same.
+	FieldNames map[string]string
+
 	// DefaultPropagation takes the place of the strategy's for deletions in this version; empty when it doesn't.
 	DefaultPropagation metav1.DeletionPropagation
 }

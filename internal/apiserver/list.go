@@ -3,6 +3,7 @@ package apiserver
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/proa-k8s/proa/internal/api"
 	"github.com/proa-k8s/proa/internal/apiserver/negotiate"
 	"github.com/proa-k8s/proa/internal/store"
 )
@@ -82,10 +82,9 @@ func (s *Server) listOptions(q *request) (*internalversion.ListOptions, error) {
 		return nil, apierrors.NewInvalid(errKind("ListOptions"), "", errs)
 	}
 	if o.FieldSelector != nil {
-		for _, r := range o.FieldSelector.Requirements() {
-			if !selectable(q.ep.Resource, r.Field) {
-				return nil, apierrors.NewBadRequest(unsupportedLabel(q.ep, r.Field))
-			}
+		var err error
+		if o.FieldSelector, err = o.FieldSelector.Transform(q.ep.hubField); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
 		}
 	}
 	return o, q.selectName(o)
@@ -106,17 +105,19 @@ func (q *request) selectName(o *internalversion.ListOptions) error {
 	return nil
 }
 
-// selectable says whether there is a field selector for a field.
-func selectable(r *api.Resource, label string) bool {
+// hubField gives the field of the hub that a label of a field selector stands for, and the value as it is.
+func (ep *endpoint) hubField(label, value string) (field, same string, err error) {
 	if label == "metadata.name" || label == "metadata.namespace" {
-		return true
+		return label, value, nil
 	}
-	for _, field := range r.SelectableFields {
-		if field == label {
-			return true
-		}
+	field = label
+	if names := ep.version.FieldNames; names != nil {
+		field = names[label]
 	}
-	return false
+	if !slices.Contains(ep.SelectableFields, field) {
+		return "", "", errors.New(unsupportedLabel(ep, label))
+	}
+	return field, value, nil
 }
 
 // unsupportedLabel is upstream's text: kinds with field selectors of their own say it another way.

@@ -5,6 +5,7 @@ package apiserver
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/proa-k8s/proa/internal/api"
+	"github.com/proa-k8s/proa/internal/api/core"
 	"github.com/proa-k8s/proa/internal/store"
 )
 
@@ -56,6 +59,33 @@ func FuzzDecodeContinue(f *testing.F) {
 			t.Errorf("%q gives %q at %d", token, key, rev)
 		}
 	})
+}
+
+// A field selector names fields as the version of the request does.
+func TestHubField(t *testing.T) {
+	events := core.Event()
+	serve := func(group string) *endpoint {
+		at := slices.IndexFunc(events.Versions, func(v api.Version) bool { return v.Group == group })
+		return &endpoint{Resource: events, version: &events.Versions[at]}
+	}
+	hub, other := serve(""), serve("events.k8s.io")
+	for _, tc := range []struct {
+		ep          *endpoint
+		label, want string // nothing is wanted when the label is refused
+	}{
+		{hub, "metadata.name", "metadata.name"},
+		{hub, "reportingComponent", "reportingComponent"},
+		{hub, "reportingController", ""},
+		{other, "metadata.namespace", "metadata.namespace"},
+		{other, "reportingController", "reportingComponent"},
+		{other, "regarding.name", "involvedObject.name"},
+		{other, "involvedObject.name", ""},
+	} {
+		got, value, err := tc.ep.hubField(tc.label, "v")
+		if got != tc.want || (err == nil) != (tc.want != "") || err == nil && value != "v" {
+			t.Errorf("%s: got %q %q, %v, want %q", tc.label, got, value, err, tc.want)
+		}
+	}
 }
 
 // TestRevisionOfLists is the table of the API concepts.

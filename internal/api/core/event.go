@@ -23,7 +23,7 @@ func Event() *api.Resource {
 		Prefix:     "events",
 		TTL:        eventTTL,
 		Versions: []api.Version{
-			api.NewVersion[eventsv1.Event, eventsv1.EventList, corev1.Event](eventsv1.SchemeGroupVersion, eventToHub, eventFromHub),
+			newEvent(),
 		},
 		Strategy: api.Typed[*corev1.Event]{
 			Validate:       validateEvent,
@@ -52,6 +52,24 @@ func Event() *api.Resource {
 		},
 		Fields: api.Fields(eventFields),
 	})
+}
+
+// newEvent is the event of events.k8s.io, where fields have other names.
+func newEvent() api.Version {
+	v := api.NewVersion[eventsv1.Event, eventsv1.EventList, corev1.Event](eventsv1.SchemeGroupVersion, eventToHub, eventFromHub)
+	v.FieldNames = map[string]string{
+		"regarding.kind":            "involvedObject.kind",
+		"regarding.namespace":       "involvedObject.namespace",
+		"regarding.name":            "involvedObject.name",
+		"regarding.uid":             "involvedObject.uid",
+		"regarding.apiVersion":      "involvedObject.apiVersion",
+		"regarding.resourceVersion": "involvedObject.resourceVersion",
+		"regarding.fieldPath":       "involvedObject.fieldPath",
+		"reason":                    "reason",
+		"reportingController":       "reportingComponent",
+		"type":                      "type",
+	}
+	return v
 }
 
 func eventFields(event *corev1.Event) fields.Set {
