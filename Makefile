@@ -9,7 +9,10 @@ SHELL := /bin/bash
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X github.com/proa-k8s/proa/internal/cluster.Release=$(VERSION)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+# The time of the commit, in UTC, so that the same sources make the same binary.
+DATE    ?= $(shell TZ=UTC0 git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || echo 1970-01-01T00:00:00Z)
+LDFLAGS := -s -w $(foreach v,Release=$(VERSION) Commit=$(COMMIT) Date=$(DATE),-X github.com/proa-k8s/proa/internal/cluster.$(v))
 
 GOFILES := $(shell git ls-files -co --exclude-standard '*.go' 2>/dev/null) go.mod go.sum
 
@@ -68,7 +71,8 @@ unit: $(HELPERS) $(OPENAPI) build/.deps
 .PHONY: e2e
 e2e: bin/proa
 	$(GO) run ./test/images -o build/images
-	$(GO) test -count=1 -timeout 20m ./test/e2e/...
+	@# Most of a test is waiting, so more run at a time than there are processors.
+	$(GO) test -count=1 -parallel 6 -timeout 20m ./test/e2e/...
 
 .PHONY: test
 test: build lint unit e2e

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -8,14 +9,21 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 )
 
-// Release is the version of Proa; the build sets it by -ldflags -X.
-var Release = "0.1.0-dev"
+// Release is the version of Proa, Commit what it was built from, and Date (RFC 3339) when that was committed; the build sets
+// them by -ldflags -X. Commit and Date are those that the Go toolchain has noted, if it has, when they are empty.
+var (
+	Release = "0.1.0-dev"
+	Commit  string
+	Date    string
+)
 
 // Version is what /version answers: the Kubernetes version whose API this is, with Proa's own behind the plus sign.
 func Version() version.Info {
 	v := version.Info{
 		GitVersion:   "v0.0.0+proa-" + Release,
+		GitCommit:    Commit,
 		GitTreeState: "clean",
+		BuildDate:    Date,
 		GoVersion:    runtime.Version(),
 		Compiler:     runtime.Compiler,
 		Platform:     runtime.GOOS + "/" + runtime.GOARCH,
@@ -27,9 +35,9 @@ func Version() version.Info {
 	for _, s := range build.Settings {
 		switch s.Key {
 		case "vcs.revision":
-			v.GitCommit = s.Value
+			v.GitCommit = cmp.Or(v.GitCommit, s.Value)
 		case "vcs.time":
-			v.BuildDate = s.Value
+			v.BuildDate = cmp.Or(v.BuildDate, s.Value)
 		case "vcs.modified":
 			if s.Value == "true" {
 				v.GitTreeState = "dirty"
