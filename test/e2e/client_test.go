@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -268,3 +269,7 @@ func must(t *testing.T, err error) {
 
 // mergePatch is a patch of the kind that kubectl patch --type=merge sends.
 const mergePatch = types.MergePatchType
+
+func eviction(pod string) *policyv1.Eviction {
+	return &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: pod}}
+}

@@ -94,7 +94,7 @@ func (s serviceTest) toExternalName() {
 		}
 		s.unreachable(s.asker, "http", was.ClusterIP, 80)
 		s.eventually("the name leads to the target", func() error {
-			out, err := s.exec("client", "/agnhost", "dig", "A", svc.Name)
+			out, err := dig(s.asker, "A "+svc.Name)
 			if err == nil && (!strings.Contains(out, "CNAME "+host+".") || !strings.Contains(out, "A "+target.Spec.ClusterIP)) {
 				err = fmt.Errorf("%s", out)
 			}

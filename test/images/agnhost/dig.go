@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -12,40 +13,57 @@ import (
 
 // dig asks the name servers of /etc/resolv.conf, through its search list: dig [+tcp] TYPE NAME. It prints a line for each answer.
 func dig(ctx context.Context, args []string) error {
-	client := new(dns.Client)
+	transport := "udp"
 	if len(args) > 0 && args[0] == "+tcp" {
-		client.Net, args = "tcp", args[1:]
+		transport, args = "tcp", args[1:]
 	}
 	if len(args) != 2 {
 		return errors.New("want [+tcp] TYPE NAME")
 	}
-	kind, ok := dns.StringToType[strings.ToUpper(args[0])]
+	answers, err := lookUp(ctx, transport, args[0], args[1])
+	for _, a := range answers {
+		fmt.Println(a)
+	}
+	return err
+}
+
+// digHTTP does what dig does, for /dig?type=TYPE&name=NAME&transport=tcp.
+func digHTTP(w http.ResponseWriter, r *http.Request) {
+	answers, err := lookUp(r.Context(), r.FormValue("transport"), r.FormValue("type"), r.FormValue("name"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	fmt.Fprint(w, strings.Join(answers, "\n"))
+}
+
+// lookUp gives the records that answer a question, each as its type and what stands behind it.
+func lookUp(ctx context.Context, transport, kind, name string) ([]string, error) {
+	number, ok := dns.StringToType[strings.ToUpper(kind)]
 	if !ok {
-		return fmt.Errorf("unknown type %q", args[0])
+		return nil, fmt.Errorf("unknown type %q", kind)
 	}
 	config, err := dns.ClientConfigFromFile("/etc/resolv.conf")
 	if err != nil {
-		return err
+		return nil, err
 	}
+	client := &dns.Client{Net: transport}
 	code := dns.RcodeNameError
-	for _, name := range config.NameList(args[1]) {
-		question := new(dns.Msg).SetQuestion(name, kind)
-		answer, _, err := client.ExchangeContext(ctx, question, net.JoinHostPort(config.Servers[0], config.Port))
+	for _, full := range config.NameList(name) {
+		question := new(dns.Msg).SetQuestion(full, number)
+		reply, _, err := client.ExchangeContext(ctx, question, net.JoinHostPort(config.Servers[0], config.Port))
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if code = answer.Rcode; code == dns.RcodeSuccess && len(answer.Answer) > 0 {
-			for _, record := range answer.Answer {
-				fmt.Println(data(record))
-			}
-			return nil
+		if code = reply.Rcode; code != dns.RcodeSuccess || len(reply.Answer) == 0 {
+			continue
 		}
+		var answers []string
+		for _, record := range reply.Answer {
+			header := record.Header()
+			answers = append(answers, dns.TypeToString[header.Rrtype]+" "+strings.TrimPrefix(record.String(), header.String()))
+		}
+		return answers, nil
 	}
-	return fmt.Errorf("%s %s: no answer (%s)", args[0], args[1], dns.RcodeToString[code])
-}
-
-// data is what follows the name, the lifetime, the class and the type of a record; the type stands before it.
-func data(record dns.RR) string {
-	header := record.Header()
-	return dns.TypeToString[header.Rrtype] + " " + strings.TrimPrefix(record.String(), header.String())
+	return nil, fmt.Errorf("%s %s: no answer (%s)", kind, name, dns.RcodeToString[code])
 }

@@ -61,6 +61,7 @@ func netexecRoutes(host string) http.Handler {
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.FormValue("msg")) })
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {})
 	mux.HandleFunc("/dial", dial)
+	mux.HandleFunc("/dig", digHTTP)
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "NOW: %s", time.Now().Format(time.RFC3339Nano))
 	})
