@@ -189,7 +189,7 @@ func TestPriorityClasses(t *testing.T) {
 	}
 	pc := &found.Items[0]
 	pc.Description = "updated"
-	pc, err = api.Update(ctx, pc, metav1.UpdateOptions{})
+	_, err = api.Update(ctx, pc, metav1.UpdateOptions{})
 	must(t, err)
 	pc, err = api.Patch(ctx, name, mergePatch, []byte(`{"description":"patched"}`), metav1.PatchOptions{})
 	must(t, err)
