@@ -29,6 +29,7 @@ type bench struct {
 	server  int         // its process, for measurements that make it look unhealthy
 	config  *rest.Config
 	client  kubernetes.Interface
+	padding int // bytes of a bigPod, once known
 }
 
 // ownCluster is a cluster of Proa's that was started here.
