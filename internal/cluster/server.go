@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -110,7 +109,7 @@ func (s *server) runControlPlane(ctx context.Context, group *errgroup.Group) err
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	group.Go(func() error {
-		if err := httpServer.Serve(tls.NewListener(wire.Listener{Listener: listener}, httpServer.TLSConfig)); !errors.Is(err, http.ErrServerClosed) {
+		if err := wire.Serve(httpServer, listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving the API: %w", err)
 		}
 		return nil

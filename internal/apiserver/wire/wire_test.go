@@ -2,36 +2,70 @@ package wire
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
+	"log"
 	"net"
-	"os"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"testing"
 	"time"
 )
 
-// pair is a connection of this package, and its other end.
+// pair is a connection of this package, and its other end, both with TLS.
 func pair(t testing.TB) (*conn, net.Conn) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	tcp, server, config := configs(t)
+	l := listen(tcp, server)
 	defer l.Close()
-	other, err := net.Dial("tcp", l.Addr().String())
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+		}
+		accepted <- c
+	}()
+	other, err := tls.Dial("tcp", l.Addr().String(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := Listener{l}.Accept()
-	if err != nil {
-		t.Fatal(err)
+	c, ok := (<-accepted).(*conn)
+	if !ok {
+		t.Fatal("a connection that speaks HTTP/2 doesn't gather what is written")
 	}
 	t.Cleanup(func() {
 		other.Close()
 		c.Close()
 	})
-	return c.(*conn), other
+	return c, other
+}
+
+// configs listens on the loopback, and gives configurations of a server and of its clients.
+func configs(t testing.TB) (l net.Listener, server, client *tls.Config) {
+	t.Helper()
+	certs := httptest.NewUnstartedServer(nil)
+	certs.StartTLS()
+	defer certs.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AddCert(certs.Certificate())
+	server = &tls.Config{Certificates: certs.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}, ClientAuth: tls.RequestClientCert}
+	client = &tls.Config{RootCAs: trusted, NextProtos: []string{"h2"}, Certificates: certs.TLS.Certificates}
+	return l, server, client
+}
+
+// plain is a connection of this package without TLS.
+func plain(c net.Conn) *conn {
+	below := &cork{Conn: c}
+	return newConn(below, below, tls.ConnectionState{})
 }
 
 // TestAllArrives writes in pieces of all sizes, more than fits anywhere, and closes at once.
@@ -67,7 +101,7 @@ func TestAllArrives(t *testing.T) {
 // TestGathers wants what is written while the system is busy to be sent by one call.
 func TestGathers(t *testing.T) {
 	slow := &gate{started: make(chan struct{}, 1), open: make(chan struct{})}
-	c := newConn(slow)
+	c := plain(slow)
 	if _, err := c.Write([]byte("a")); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +123,7 @@ func TestGathers(t *testing.T) {
 // TestWritersWait wants writers to wait for a reader who doesn't keep up, until the connection is closed.
 func TestWritersWait(t *testing.T) {
 	slow := &gate{started: make(chan struct{}, 1), open: make(chan struct{}), closed: func(g *gate) { close(g.open) }}
-	c := newConn(slow)
+	c := plain(slow)
 	if _, err := c.Write(make([]byte, maxPending)); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +159,7 @@ func TestWritersWait(t *testing.T) {
 
 // TestErrors wants a failure in sending to be told to a later writer, and closing not to hang.
 func TestErrors(t *testing.T) {
-	c := newConn(&gate{err: io.ErrUnexpectedEOF, open: closedChannel()})
+	c := plain(&gate{err: io.ErrUnexpectedEOF, open: closedChannel()})
 	var err error
 	for err == nil {
 		_, err = c.Write([]byte("x"))
@@ -138,24 +172,58 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestDeadline wants a deadline that has passed to end writing, but not to take back what was written, as at the end of a
-// connection of TLS.
-func TestDeadline(t *testing.T) {
-	c, other := pair(t)
-	if _, err := c.Write([]byte("farewell")); err != nil {
+// TestServes wants HTTP/2 and HTTP/1.1 to be served with what TLS knows of the client, and shutting down to end all.
+func TestServes(t *testing.T) {
+	l, serverConfig, config := configs(t)
+	server := &http.Server{TLSConfig: serverConfig, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Proto, " ", r.TLS != nil && len(r.TLS.PeerCertificates) == 1)
+	})}
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(server, l) }()
+	for _, test := range []struct{ proto, want string }{{"h2", "HTTP/2.0 true"}, {"http/1.1", "HTTP/1.1 true"}} {
+		config := config.Clone()
+		config.NextProtos = []string{test.proto}
+		transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: test.proto == "h2"}
+		resp, err := (&http.Client{Transport: transport}).Get("https://" + l.Addr().String())
+		if err != nil {
+			t.Fatal(test.proto, err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		if resp.Body.Close(); err != nil || string(got) != test.want {
+			t.Errorf("%s: got %q, %v; want %q", test.proto, got, err, test.want)
+		}
+		transport.CloseIdleConnections()
+	}
+	if resp, err := http.Get("http://" + l.Addr().String()); err != nil || resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("a client without TLS got %v, %v", resp, err)
+	} else {
+		resp.Body.Close()
+	}
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+}
+
+// TestCloseListener wants a handshake that is not through to be cut off when the listener is closed.
+func TestCloseListener(t *testing.T) {
+	tcp, server, _ := configs(t)
+	l := listen(tcp, server)
+	silent, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SetWriteDeadline(time.Now()); err != nil {
+	defer silent.Close()
+	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Write([]byte("too late")); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a write after the deadline: %v", err)
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accepting after the end: %v", err)
 	}
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := io.ReadAll(other); err != nil || string(got) != "farewell" {
-		t.Errorf("got %q, %v", got, err)
+	if _, err := silent.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection is still open")
 	}
 }
 
