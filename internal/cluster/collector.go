@@ -15,6 +15,12 @@ import (
 const (
 	// leastRoom is how much may be allocated between two collections of a big heap at least.
 	leastRoom = 128 << 20
+	// busyRoom is how much may be allocated between two collections of a small heap while the process is busy. A burst of
+	// pods on a fresh cluster would have it collect without end.
+	busyRoom = 64 << 20
+	// busyRate is how many bytes are allocated in a second by a process that is busy: what makes it collect before it
+	// could be quiet.
+	busyRate = busyRoom / 4
 	// quietAfter is how long after a collection, if there is no other, the work is over that made the garbage. By then the
 	// store has dropped the encodings that nobody asked for again.
 	quietAfter = 8 * time.Second
@@ -31,20 +37,22 @@ func keepSmall(ctx context.Context, log *slog.Logger) error {
 	watchCollections(ctx, collected)
 	quiet := time.NewTimer(quietAfter)
 	defer quiet.Stop()
-	percent, settled := 100, uint64(0)
-	if os.Getenv("GOGC") != "" {
-		percent = 0 // somebody else has decided
-	} else {
-		defer debug.SetGCPercent(debug.SetGCPercent(percent))
+	ours, settled := os.Getenv("GOGC") == "", uint64(0) // or somebody else has decided
+	c := collector{percent: 100, at: time.Now()}
+	if ours {
+		defer debug.SetGCPercent(debug.SetGCPercent(c.percent))
 	}
 	for {
 		select {
 		case <-collected:
-			if percent > 0 {
-				percent = tune(percent)
+			if ours {
+				c.tune(time.Now())
 			}
 			quiet.Reset(quietAfter)
 		case <-quiet.C:
+			if ours {
+				c.tune(time.Now()) // it is busy no more
+			}
 			var err error
 			if settled, err = giveBack(settled); err != nil {
 				log.Warn("giving memory back after a burst", "error", err)
@@ -55,27 +63,49 @@ func keepSmall(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-// tune sets the collector to what the last collection has found, and returns the percentage that is in force.
-func tune(now int) int {
+// collector is how the garbage collector is set.
+type collector struct {
+	percent   int       // GOGC, as it is in force
+	allocated uint64    // since the start of the process, when it was set
+	at        time.Time // of that
+}
+
+// tune sets the collector to what the last collection has found, and to how much was allocated since it was set before.
+func (c *collector) tune(now time.Time) {
 	s := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/heap:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"},
+		{Name: "/gc/heap/allocs:bytes"},
 	}
 	metrics.Read(s)
-	want := collectorPercent(s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()+s[3].Value.Uint64())
-	if diff := want - now; diff*diff*100 < now*now { // within a tenth: setting it stops the world for a moment
-		return now
+	allocated := s[4].Value.Uint64()
+	busy := isBusy(allocated-c.allocated, now.Sub(c.at))
+	c.allocated, c.at = allocated, now
+	want := collectorPercent(s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()+s[3].Value.Uint64(), busy)
+	if diff := want - c.percent; diff*diff*100 < c.percent*c.percent { // within a tenth: setting it stops the world for a moment
+		return
 	}
 	debug.SetGCPercent(want)
-	return want
+	c.percent = want
+}
+
+// isBusy says whether that many bytes in that time are those of a process that is busy.
+func isBusy(allocated uint64, took time.Duration) bool {
+	return float64(allocated) > busyRate*took.Seconds()
 }
 
 // collectorPercent is what to set GOGC to. A collection costs about as much as there is to be looked at, which the stored bytes,
 // most of a big heap, are not: they have no pointers. So the room for garbage follows what has pointers, and is never more than
-// what GOGC=100 would give. What a list of everything allocates should not take many collections: hence the least room, which is
-// given back when it is quiet. roots are stacks and global variables, which count where the percentage is applied.
-func collectorPercent(live, scanned, roots uint64) int {
-	room := max(2*scanned, leastRoom)
-	return int(max(10, min(100, 100*room/max(1, live+roots))))
+// what GOGC=100 would give; but a busy process has some room also when its heap is small. What a list of everything allocates
+// should not take many collections: hence the least room. All room is given back when it is quiet. roots are stacks and
+// global variables, which count where the percentage is applied.
+func collectorPercent(live, scanned, roots uint64, busy bool) int {
+	base := max(1<<20, live+roots)
+	most := base
+	if busy {
+		most = max(most, busyRoom)
+	}
+	room := min(most, max(2*scanned, leastRoom))
+	return int(max(10, 100*room/base))
 }
 
 // giveBack gives memory back if there is enough of it. settled is what was live when it last looked at all of the heap; it

@@ -13,18 +13,41 @@ func TestCollectorPercent(t *testing.T) {
 	for _, tc := range []struct {
 		name                 string
 		live, scanned, roots uint64
+		busy                 bool
 		want                 int
 	}{
-		{"nothing yet", 0, 0, 0, 100},
-		{"small: as by default", 20 * mb, 15 * mb, 2 * mb, 100},
-		{"middling: as by default", 100 * mb, 30 * mb, 4 * mb, 100},
-		{"big, of bytes: the least room", 256 * mb, 40 * mb, 0, 50},
-		{"bigger, of bytes", 1000 * mb, 100 * mb, 0, 20},
-		{"big, of pointers", 200 * mb, 190 * mb, 0, 100},
-		{"huge, of bytes", 8000 * mb, 100 * mb, 0, 10},
+		{"nothing yet", 0, 0, 0, false, 100},
+		{"small: as by default", 20 * mb, 15 * mb, 2 * mb, false, 100},
+		{"middling: as by default", 100 * mb, 30 * mb, 4 * mb, false, 100},
+		{"big, of bytes: the least room", 256 * mb, 40 * mb, 0, false, 50},
+		{"bigger, of bytes", 1000 * mb, 100 * mb, 0, false, 20},
+		{"big, of pointers", 200 * mb, 190 * mb, 0, false, 100},
+		{"huge, of bytes", 8000 * mb, 100 * mb, 0, false, 10},
+		{"busy, nothing yet", 0, 0, 0, true, 6400},
+		{"busy, small", 28 * mb, 20 * mb, 4 * mb, true, 200},
+		{"busy, as large as the room", 64 * mb, 20 * mb, 0, true, 100},
+		{"busy, big, of bytes", 256 * mb, 40 * mb, 0, true, 50},
 	} {
-		if got := collectorPercent(tc.live, tc.scanned, tc.roots); got != tc.want {
+		if got := collectorPercent(tc.live, tc.scanned, tc.roots, tc.busy); got != tc.want {
 			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestIsBusy(t *testing.T) {
+	for _, tc := range []struct {
+		allocated uint64
+		took      time.Duration
+		want      bool
+	}{
+		{0, time.Second, false},
+		{25 << 20, 2 * time.Minute, false},
+		{25 << 20, 200 * time.Millisecond, true},
+		{busyRoom, 3 * time.Second, true},
+		{busyRoom, quietAfter, false}, // the collector has settled by then: its room must not come again by itself
+	} {
+		if got := isBusy(tc.allocated, tc.took); got != tc.want {
+			t.Errorf("%d bytes in %v: %t", tc.allocated, tc.took, got)
 		}
 	}
 }
@@ -64,22 +87,35 @@ func TestResidentFile(t *testing.T) {
 func TestTune(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	ballast := make([]byte, 512<<20)
-	runtime.GC()
-	got := tune(100)
+	c := collector{percent: 100}
+	tune := func(after time.Duration) int {
+		runtime.GC()
+		c.tune(c.at.Add(after))
+		if now := debug.SetGCPercent(c.percent); now != c.percent {
+			t.Errorf("%d%% is in force, not %d%%", now, c.percent)
+		}
+		return c.percent
+	}
+	got := tune(time.Hour)
 	if got < 10 || got > 50 {
 		t.Errorf("%d%% with 512 MB of bytes", got)
 	}
-	if now := debug.SetGCPercent(got); now != got {
-		t.Errorf("%d%% is in force, not %d%%", now, got)
-	}
-	if again := tune(got); math.Abs(float64(again-got)) > 1 {
+	if again := tune(time.Hour); math.Abs(float64(again-got)) > 1 {
 		t.Errorf("%d%%, then %d%% of the same", got, again)
 	}
 	runtime.KeepAlive(ballast)
 	ballast = nil
-	runtime.GC()
-	if after := tune(got); after <= got {
+	if after := tune(time.Hour); after != 100 {
 		t.Errorf("%d%%, and %d%% without the ballast", got, after)
+	}
+	garbage := make([]byte, 32<<20)
+	runtime.KeepAlive(garbage)
+	garbage = nil
+	if busy := tune(time.Second); busy <= 100 {
+		t.Errorf("%d%% when busy", busy)
+	}
+	if quiet := tune(time.Hour); quiet != 100 {
+		t.Errorf("%d%% when quiet", quiet)
 	}
 }
 
