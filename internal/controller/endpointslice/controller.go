@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/endpointslice"
 	"k8s.io/endpointslice/topologycache"
@@ -59,7 +58,7 @@ type slicer struct {
 	services   corelisters.ServiceLister
 	pods       cache.Indexer
 	nodes      corelisters.NodeLister
-	slices     discoverylisters.EndpointSliceLister
+	slices     cache.Indexer
 	reconciler *endpointslice.Reconciler
 	written    *util.EndpointSliceTracker
 	topology   *topologycache.TopologyCache
@@ -71,9 +70,12 @@ func setup(env *controller.Env) (controller.Sync, error) {
 	pods := env.Informers.Core().V1().Pods()
 	nodes := env.Informers.Core().V1().Nodes()
 	slices := env.Informers.Discovery().V1().EndpointSlices()
+	if err := IndexByService(slices.Informer()); err != nil {
+		return nil, err
+	}
 	s := &slicer{
 		env: env, log: logr.FromSlogHandler(warnings{env.Log.Handler()}),
-		services: services.Lister(), pods: pods.Informer().GetIndexer(), nodes: nodes.Lister(), slices: slices.Lister(),
+		services: services.Lister(), pods: pods.Informer().GetIndexer(), nodes: nodes.Lister(), slices: slices.Informer().GetIndexer(),
 		written:  util.NewEndpointSliceTracker(),
 		topology: topologycache.NewTopologyCache(),
 		triggers: util.NewTriggerTimeTracker(),
@@ -203,11 +205,9 @@ func (s *slicer) sync(_ context.Context, key string) error {
 	if err != nil {
 		return fmt.Errorf("listing pods: %w", err)
 	}
-	all, err := s.slices.EndpointSlices(namespace).List(labels.SelectorFromSet(labels.Set{
-		discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: managedBy,
-	}))
+	all, err := OfService(s.slices, namespace, name, managedBy)
 	if err != nil {
-		return fmt.Errorf("listing slices: %w", err)
+		return err
 	}
 	present := make([]*discoveryv1.EndpointSlice, 0, len(all))
 	for _, slice := range all {

@@ -16,14 +16,14 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	discoverylisters "k8s.io/client-go/listers/discovery/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/endpointslice"
 	"k8s.io/endpointslice/util"
 
 	"github.com/proa-k8s/proa/internal/controller"
+	slicer "github.com/proa-k8s/proa/internal/controller/endpointslice"
 )
 
 // New declares the controller.
@@ -49,7 +49,7 @@ type mirror struct {
 	env       *controller.Env
 	services  corelisters.ServiceLister
 	endpoints corelisters.EndpointsLister
-	slices    discoverylisters.EndpointSliceLister
+	slices    cache.Indexer
 	written   *util.EndpointSliceTracker
 }
 
@@ -57,8 +57,11 @@ func setup(env *controller.Env) (controller.Sync, error) {
 	services := env.Informers.Core().V1().Services()
 	endpoints := env.Informers.Core().V1().Endpoints()
 	slices := env.Informers.Discovery().V1().EndpointSlices()
+	if err := slicer.IndexByService(slices.Informer()); err != nil {
+		return nil, err
+	}
 	m := &mirror{
-		env: env, services: services.Lister(), endpoints: endpoints.Lister(), slices: slices.Lister(),
+		env: env, services: services.Lister(), endpoints: endpoints.Lister(), slices: slices.Informer().GetIndexer(),
 		written: util.NewEndpointSliceTracker(),
 	}
 	controller.Watch(env, services.Informer(), m.onService)
@@ -123,11 +126,9 @@ func (m *mirror) sync(ctx context.Context, key string) error {
 		return err
 	}
 	wanted = wanted && err == nil && mirrored(endpoints)
-	present, err := m.slices.EndpointSlices(namespace).List(labels.SelectorFromSet(labels.Set{
-		discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: managedBy,
-	}))
+	present, err := slicer.OfService(m.slices, namespace, name, managedBy)
 	if err != nil {
-		return fmt.Errorf("listing slices: %w", err)
+		return err
 	}
 	if !wanted {
 		m.written.DeleteService(namespace, name)
