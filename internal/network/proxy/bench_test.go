@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
 // manyServices makes a world in which there are services.
@@ -43,6 +44,33 @@ func BenchmarkStart(b *testing.B) {
 			w := manyServices(b, services)
 			for b.Loop() {
 				must(b, w.p.kernel.replace(w.p.ledger.everything()))
+			}
+		})
+	}
+}
+
+// BenchmarkSharedEndpoint measures the ledger's part in a service that comes and goes, when others have the same endpoint.
+func BenchmarkSharedEndpoint(b *testing.B) {
+	for _, others := range []int{1, 5000} {
+		b.Run(fmt.Sprint(others), func(b *testing.B) {
+			l := newLedger()
+			set := func(name string, endpoints ...string) {
+				svc := service(name, corev1.ProtocolTCP, nil, "10.96.0.7")
+				r := rules{}
+				if endpoints != nil {
+					r = rulesFor(svc, []*discoveryv1.EndpointSlice{slice(svc, endpoints...)}, node1)
+				}
+				l.begin()
+				l.replace(nameOf(svc), r)
+				l.commit()
+			}
+			for i := range others {
+				set(fmt.Sprintf("other-%d", i), "10.244.3.11")
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				set("new", "10.244.3.11")
+				set("new")
 			}
 		})
 	}

@@ -94,11 +94,15 @@ func (l *ledger) replace(service types.NamespacedName, r rules) {
 		}
 	}
 	for key, value := range is {
-		l.hold(key, service, value)
+		if before, held := was[key]; !held {
+			l.hold(key, service, value)
+		} else if before != value {
+			l.change(key, service, value)
+		}
 	}
 	l.countClasses(r, 1)
 	l.countClasses(old, -1)
-	if len(r.frontends) == 0 {
+	if len(is) == 0 {
 		delete(l.services, service)
 	} else {
 		l.services[service] = r
@@ -122,42 +126,39 @@ func (l *ledger) touch(key elementKey) {
 	}
 	l.tx.elements[key] = nil
 	if holders := l.held[key]; len(holders) > 0 {
-		l.tx.elements[key] = &holders[0].value
+		value := holders[0].value
+		l.tx.elements[key] = &value
 	}
 }
 
-// hold notes that a service wants an element.
+// hold notes that a service wants an element that it did not want before. Thousands may hold the same one (a pod behind
+// thousands of services), so none of them is looked at.
 func (l *ledger) hold(key elementKey, service types.NamespacedName, value elementValue) {
-	holders := l.held[key]
-	i := slices.IndexFunc(holders, func(h holder) bool { return h.service == service })
-	if i >= 0 && holders[i].value == value {
-		return
-	}
 	l.touch(key)
-	switch {
-	case i >= 0:
-		holders = slices.Clone(holders) // the transaction may refer to the old value
-		holders[i].value = value
-	default:
-		holders = append(holders[:len(holders):len(holders)], holder{service, value})
-	}
-	l.held[key] = holders
+	l.held[key] = append(l.held[key], holder{service, value})
 }
 
-// release notes that a service wants an element no more.
+// change notes that a service wants another value of an element that it holds.
+func (l *ledger) change(key elementKey, service types.NamespacedName, value elementValue) {
+	l.touch(key)
+	holders := l.held[key]
+	holders[indexOf(holders, service)].value = value
+}
+
+// release notes that a service that holds an element wants it no more.
 func (l *ledger) release(key elementKey, service types.NamespacedName) {
 	l.touch(key)
-	var left []holder
-	for _, h := range l.held[key] {
-		if h.service != service {
-			left = append(left, h)
-		}
-	}
-	if len(left) == 0 {
+	holders := l.held[key]
+	if len(holders) == 1 {
 		delete(l.held, key)
 		return
 	}
-	l.held[key] = left
+	i := indexOf(holders, service)
+	l.held[key] = slices.Delete(holders, i, i+1)
+}
+
+func indexOf(holders []holder, service types.NamespacedName) int {
+	return slices.IndexFunc(holders, func(h holder) bool { return h.service == service })
 }
 
 // commit gives what has changed since begin, as far as it makes a difference in the end.
