@@ -38,6 +38,9 @@ func newUp() *cobra.Command {
 			if err := needRoot("proa up"); err != nil {
 				return err
 			}
+			if err := setUpDefaults(cmd.Flags()); err != nil {
+				return err
+			}
 			l, err := f.layout()
 			if err != nil {
 				return err
@@ -70,9 +73,43 @@ func newUp() *cobra.Command {
 		},
 	}
 	f.addFlags(cmd.Flags())
+	for _, group := range upDefaults() {
+		for name, value := range group {
+			flag := cmd.Flags().Lookup(name)
+			flag.Usage += "; here " + value + " unless set"
+		}
+	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print name, kubeconfig, URL of the API and how long each phase took as JSON")
 	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait until the cluster is ready")
 	return cmd
+}
+
+// upDefaults are what a development cluster has other defaults of than a server: the disk of a laptop is often fuller than
+// that of a server, and what would be evicted or removed is what somebody works on. Of each group all are set, or none.
+func upDefaults() []map[string]string {
+	return []map[string]string{
+		{"eviction-hard": "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%"},
+		{"image-gc-high-threshold": "95", "image-gc-low-threshold": "90"},
+	}
+}
+
+// setUpDefaults sets the groups of upDefaults of which nothing was set.
+func setUpDefaults(flags *pflag.FlagSet) error {
+	for _, group := range upDefaults() {
+		changed := false
+		for name := range group {
+			changed = changed || flags.Changed(name)
+		}
+		for name, value := range group {
+			if changed {
+				continue
+			}
+			if err := flags.Set(name, value); err != nil {
+				return fmt.Errorf("the default of --%s: %w", name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // nameFlag is how other commands are told of this cluster: nothing for the default one.
