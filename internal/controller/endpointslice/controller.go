@@ -46,7 +46,7 @@ func New() controller.Controller {
 			controller.Rule("", []string{"services/finalizers"}, "update"),
 			controller.Rule("discovery.k8s.io", []string{"endpointslices"}, "create", "delete", "update"),
 		},
-		Workers: 5,
+		Workers: 16, // most of the time they wait for a write, and traffic waits for them
 		Setup:   setup,
 	}
 }
