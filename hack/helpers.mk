@@ -3,7 +3,7 @@
 HELPERS := internal/containerd/helpers/embedded/manifest.json
 
 # The program looks itself whether anything that matters has changed.
-$(HELPERS): build/.deps go.mod hack/pause.c $(wildcard hack/helpers/*.go cmd/containerd-shim-runc-v2/*.go)
+$(HELPERS): build/.deps go.mod hack/pause.c $(wildcard hack/helpers/*.go cmd/containerd-shim-runc-v2/*.go internal/containerd/sandbox/*.go)
 	$(GO) run ./hack/helpers
 	@touch $@
 

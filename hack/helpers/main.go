@@ -174,7 +174,11 @@ func digestInputs() (string, error) {
 		}
 		h.Write(raw)
 	}
-	for _, path := range []string{"hack/helpers/main.go", "hack/pause.c", "cmd/containerd-shim-runc-v2/main.go"} {
+	sandbox, err := filepath.Glob("internal/containerd/sandbox/*.go")
+	if err != nil {
+		return "", err
+	}
+	for _, path := range append(sandbox, "hack/helpers/main.go", "hack/pause.c", "cmd/containerd-shim-runc-v2/main.go") {
 		raw, err := os.ReadFile(path)
 		if err != nil {
 			return "", err
