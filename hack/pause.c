@@ -6,7 +6,8 @@
  * blocked and are taken one by one with rt_sigtimedwait, which needs no signal handler; a blocked signal is queued even
  * for process 1, for which the kernel drops signals without a handler otherwise.
  *
- * Before it waits it closes all files but the standard ones, and gives up all system calls but those that it waits, reaps and ends with.
+ * Before it waits it closes all files but the standard ones, and gives up all system calls but those that it waits,
+ * reaps and ends with.
  */
 
 #include <linux/audit.h>

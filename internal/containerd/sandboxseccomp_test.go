@@ -3,7 +3,6 @@ package containerd_test
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -42,10 +41,9 @@ func TestSandboxSeccompProfile(t *testing.T) {
 	if err := json.Unmarshal([]byte(status.Info["info"]), &info); err != nil {
 		t.Fatal(err)
 	}
-	pause, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", info.Pid))
-	if err != nil || !strings.Contains(string(pause), "\nSeccomp:\t2\n") {
-		t.Errorf("the sandbox has no filter: %s, %v", pause, err)
-	}
+	waitFor(t, "the filter of the sandbox", func() bool {
+		return strings.Contains(read(t, fmt.Sprintf("/proc/%d/status", info.Pid)), "\nSeccomp:\t2\n")
+	})
 
 	created, err := n.Runtime.CreateContainer(t.Context(), &criapi.CreateContainerRequest{
 		PodSandboxId:  sandbox.PodSandboxId,

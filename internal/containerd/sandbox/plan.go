@@ -80,7 +80,8 @@ func newPlan(spec *specs.Spec) (*plan, bool) {
 	for _, left := range []any{rest, process, linux, resources} {
 		served = served && reflect.ValueOf(left).IsZero()
 	}
-	p.resources.Devices = []specs.LinuxDeviceCgroup{{Access: "rwm"}}
+	all := int64(-1)
+	p.resources.Devices = []specs.LinuxDeviceCgroup{{Type: "a", Major: &all, Minor: &all, Access: "rwm"}}
 	return p, served
 }
 
