@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sandboxSyscalls are all that happens in a sandbox between the moment when runc has loaded the filter and the end.
+// sandboxSyscalls are all that happens in a sandbox that runc starts, between the moment when runc has loaded the filter and the end.
 var sandboxSyscalls = []string{
-	// pause
-	"rt_sigprocmask", "rt_sigtimedwait", "wait4", "write", "exit_group",
+	// pause; it gives up most of them when it waits
+	"rt_sigprocmask", "rt_sigtimedwait", "wait4", "write", "prctl", "close_range", "close", "exit_group",
 	// runc init: it waits to be started, closes what it has open, and becomes pause.
-	"close", "close_range", "execve", "fcntl", "fstat", "fstatfs", "getdents64", "getpid", "getppid", "lseek", "newfstatat",
-	"openat", "openat2", "prctl", "read", "readlinkat", "recvmsg", "sendmsg", "statx",
+	"execve", "fcntl", "fstat", "fstatfs", "getdents64", "getpid", "getppid", "lseek", "newfstatat",
+	"openat", "openat2", "read", "readlinkat", "recvmsg", "sendmsg", "statx",
 	// the runtime of Go, which runc init is written in
 	"arch_prctl", "brk", "clone", "clone3", "epoll_create1", "epoll_ctl", "epoll_pwait", "eventfd2", "exit", "futex",
 	"getrandom", "gettid", "madvise", "mmap", "mprotect", "munmap", "nanosleep", "restart_syscall", "rseq", "rt_sigaction",

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Command is the one process of a sandbox that this package starts, and ImageAnnotation with Image is how it is told that the
-// image is the one that is made of it.
+// Command is the one process of a sandbox that this package starts. An annotation with the name of the image that the agent makes
+// of it (containerd.DefaultSandboxImage) tells that it is meant.
 const (
-	Command         = "/pause"
-	ImageAnnotation = "io.kubernetes.cri.podsandbox.image-name"
-	Image           = "proa.local/pause:1"
+	Command = "/pause"
 
-	typeAnnotation = "io.kubernetes.cri.container-type"
-	typeSandbox    = "sandbox"
+	imageAnnotation = "io.kubernetes.cri.podsandbox.image-name"
+	image           = "proa.local/pause:1"
+	typeAnnotation  = "io.kubernetes.cri.container-type"
+	typeSandbox     = "sandbox"
 )
 
 // plan is all that a specification says about a sandbox whose process sees nothing but itself.
@@ -45,7 +45,7 @@ var mountpoints = []string{"/proc", "/dev", "/dev/pts", "/dev/mqueue", "/dev/shm
 // What is served is taken out of a copy. A field that is left, be it one of a later version, is not.
 func newPlan(spec *specs.Spec) (*plan, bool) {
 	if spec.Process == nil || spec.Root == nil || spec.Linux == nil || spec.Linux.Resources == nil ||
-		spec.Annotations[typeAnnotation] != typeSandbox || spec.Annotations[ImageAnnotation] != Image {
+		spec.Annotations[typeAnnotation] != typeSandbox || spec.Annotations[imageAnnotation] != image {
 		return nil, false
 	}
 	rest, process, linux, resources := *spec, *spec.Process, *spec.Linux, *spec.Linux.Resources

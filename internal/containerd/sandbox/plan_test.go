@@ -90,7 +90,7 @@ func TestPlanRefuses(t *testing.T) {
 	limit := int64(1 << 20)
 	for name, change := range map[string]func(*specs.Spec){
 		"a container":              func(s *specs.Spec) { s.Annotations["io.kubernetes.cri.container-type"] = "container" },
-		"another image":            func(s *specs.Spec) { s.Annotations[ImageAnnotation] = "registry.k8s.io/pause:3.10" },
+		"another image":            func(s *specs.Spec) { s.Annotations[imageAnnotation] = "registry.k8s.io/pause:3.10" },
 		"another command":          func(s *specs.Spec) { s.Process.Args = []string{"/pause", "-v"} },
 		"another directory":        func(s *specs.Spec) { s.Process.Cwd = "/tmp" },
 		"a user namespace":         add(specs.LinuxNamespace{Type: specs.UserNamespace}),

@@ -85,6 +85,7 @@ func create(bundle, executable string) (_ *sandbox, err error) {
 	if err := os.WriteFile(filepath.Join(bundle, process.InitPidFile), pid, 0o644); err != nil {
 		err = errors.Join(err, s.proc.signal(unix.SIGKILL))
 		<-s.ended
+		s.proc.close()
 		return nil, errors.Join(err, s.discard())
 	}
 	return s, nil

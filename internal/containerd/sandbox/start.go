@@ -26,7 +26,7 @@ func (p *plan) start(g *cgroup, executable, root string) (proc handle, err error
 	if p.oomScoreAdj != nil {
 		path := fmt.Sprintf("/proc/%d/oom_score_adj", proc.pid)
 		if err := os.WriteFile(path, []byte(strconv.Itoa(*p.oomScoreAdj)), 0); err != nil {
-			err = errors.Join(err, proc.signal(unix.SIGKILL))
+			err = errors.Join(err, proc.signal(unix.SIGKILL), proc.wait())
 			proc.close()
 			return handle{}, fmt.Errorf("setting the OOM score of the sandbox: %w", err)
 		}
