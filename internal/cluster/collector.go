@@ -17,7 +17,7 @@ const (
 	leastRoom = 128 << 20
 	// busyRoom is how much may be allocated between two collections of a small heap while the process is busy. A burst of
 	// pods on a fresh cluster would have it collect without end.
-	busyRoom = 64 << 20
+	busyRoom = 96 << 20
 	// busyRate is how many bytes are allocated in a second by a process that is busy: what makes it collect before it
 	// could be quiet.
 	busyRate = busyRoom / 4

@@ -23,9 +23,9 @@ func TestCollectorPercent(t *testing.T) {
 		{"bigger, of bytes", 1000 * mb, 100 * mb, 0, false, 20},
 		{"big, of pointers", 200 * mb, 190 * mb, 0, false, 100},
 		{"huge, of bytes", 8000 * mb, 100 * mb, 0, false, 10},
-		{"busy, nothing yet", 0, 0, 0, true, 6400},
-		{"busy, small", 28 * mb, 20 * mb, 4 * mb, true, 200},
-		{"busy, as large as the room", 64 * mb, 20 * mb, 0, true, 100},
+		{"busy, nothing yet", 0, 0, 0, true, 9600},
+		{"busy, small", 28 * mb, 20 * mb, 4 * mb, true, 300},
+		{"busy, as large as the room", 96 * mb, 20 * mb, 0, true, 100},
 		{"busy, big, of bytes", 256 * mb, 40 * mb, 0, true, 50},
 	} {
 		if got := collectorPercent(tc.live, tc.scanned, tc.roots, tc.busy); got != tc.want {
