@@ -17,7 +17,7 @@ import (
 	"github.com/proa-k8s/proa/internal/kubelet/logs"
 )
 
-// logInterval is how often the sizes of logs are looked at.
+// logInterval is how often the sizes of logs are looked at, and what else is bounded of the disk.
 const logInterval = 10 * time.Second
 
 // housekeep does what no event asks for: it looks for lost events, removes what nobody owns, rotates logs, and watches
@@ -30,11 +30,11 @@ func (k *Kubelet) housekeep(ctx context.Context) {
 	for last := time.Now().Add(logInterval - housekeepingInterval); ; {
 		pressure.check(ctx)
 		k.rotateLogs(ctx)
+		pressure.checkStorage(ctx)
 		if time.Since(last) >= housekeepingInterval {
 			last = time.Now()
 			k.relist(ctx)
 			k.removeOrphans()
-			pressure.checkStorage(ctx)
 			for _, w := range k.allWorkers() {
 				w.post(w.collect)
 			}

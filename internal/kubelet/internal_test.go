@@ -1,10 +1,15 @@
 package kubelet
 
 import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -146,7 +151,7 @@ func TestOverLimit(t *testing.T) {
 		"": {volumes: map[string]int64{"v": 1 << 20}, containers: map[string]int64{"c": 3 << 20}},
 		`Usage of EmptyDir volume "v" exceeds the limit "1Mi". `:                        {volumes: map[string]int64{"v": 1<<20 + 1}},
 		`Container c exceeded its local ephemeral storage limit "4Mi". `:                {containers: map[string]int64{"c": 5 << 20}},
-		"Pod ephemeral local storage usage exceeds the total limit of containers 4Mi. ": {volumes: map[string]int64{"free": 2 << 20}, containers: map[string]int64{"c": 3 << 20}},
+		"Pod ephemeral local storage usage exceeds the total limit of containers 4Mi. ": {volumes: map[string]int64{"free": 2 << 20}, containers: map[string]int64{"c": 2 << 20, "sidecar": 1 << 20}},
 	} {
 		if got := overLimit(pod, used); got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -154,6 +159,40 @@ func TestOverLimit(t *testing.T) {
 	}
 	if !limitsStorage(pod) || limitsStorage(&corev1.Pod{}) {
 		t.Error("which pods are measured is wrong")
+	}
+}
+
+func TestWritableLayers(t *testing.T) {
+	const table = `1 0 8:1 / / rw - ext4 /dev/vda rw
+2 1 0:50 / /run/x/k8s.io/aaa/rootfs rw,relatime shared:1 - overlay overlay rw,lowerdir=/s/1/fs,upperdir=%s,workdir=/s/2/work
+3 1 0:51 / /run/x/k8s.io/readonly/rootfs rw - overlay overlay ro,lowerdir=/s/1/fs:/s/2/fs
+`
+	dir := t.TempDir()
+	data := bytes.Repeat([]byte("proa"), 1<<18)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.WriteFile(filepath.Join(dir, "a"), data, 0o644))
+	must(os.Link(filepath.Join(dir, "a"), filepath.Join(dir, "b")))
+	mounts, err := mountinfo.GetMountsFromReader(strings.NewReader(fmt.Sprintf(table, dir)), mountinfo.FSTypeFilter("overlay"))
+	must(err)
+	upper := upperDirsOf(mounts)
+	if len(upper) != 1 || upper["aaa"] != dir {
+		t.Fatalf("found %v", upper)
+	}
+	pod := &corev1.Pod{}
+	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", ContainerID: "containerd://aaa", State: running}, {Name: "ended", ContainerID: "containerd://ccc"}}
+	layers, ok := writableLayers(pod, upper)
+	if !ok || len(layers) != 1 || layers["c"] < 1<<20 || layers["c"] >= 2<<20 {
+		t.Errorf("measured %v, %v: a file with two names counts once", layers, ok)
+	}
+	pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "sidecar", ContainerID: "containerd://bbb", State: running}}
+	if _, ok := writableLayers(pod, upper); ok {
+		t.Error("a running container without a known layer is not noticed")
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -33,9 +35,11 @@ func overLimit(pod *corev1.Pod, used storage) string {
 			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, limit.String())
 		}
 	}
+	for _, bytes := range used.containers { // sidecars are among them
+		total += bytes
+	}
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
-		total += used.containers[c.Name]
 		if limit, ok := c.Resources.Limits[corev1.ResourceEphemeralStorage]; ok && used.containers[c.Name] > limit.Value() {
 			return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, limit.String())
 		}
@@ -63,21 +67,76 @@ func limitsStorage(pod *corev1.Pod) bool {
 
 // checkStorage evicts pods that use more of the disk than they said.
 func (p *pressureWatch) checkStorage(ctx context.Context) {
-	var layers map[string]map[string]int64
+	var limited []*worker
 	for _, w := range p.k.allWorkers() {
+		if pod := w.current.Load(); w.origin != fromRemains && !w.evicted.Load() && pod.Status.Phase == corev1.PodRunning && limitsStorage(pod) {
+			limited = append(limited, w)
+		}
+	}
+	if len(limited) == 0 {
+		return
+	}
+	upper, err := upperDirs()
+	if err != nil {
+		p.k.cfg.Log.Warn("looking for the writable layers of containers failed", "err", err)
+	}
+	var told map[string]map[string]int64 // what the runtime says
+	for _, w := range limited {
 		pod := w.current.Load()
-		if w.origin == fromRemains || pod.Status.Phase != corev1.PodRunning || !limitsStorage(pod) {
-			continue
+		layers, found := writableLayers(pod, upper)
+		if !found {
+			if told == nil {
+				told = p.usage(ctx, corev1.ResourceEphemeralStorage)
+			}
+			layers = told[string(pod.UID)]
 		}
-		if layers == nil {
-			layers = p.usage(ctx, corev1.ResourceEphemeralStorage)
-		}
-		used := p.storage(pod, layers[string(pod.UID)])
-		if message := overLimit(pod, used); message != "" {
+		if message := overLimit(pod, p.storage(pod, layers)); message != "" {
 			p.k.events.pod(pod, corev1.EventTypeWarning, "Evicted", message)
 			w.evict(podstatus.Reason{Reason: "Evicted", Message: message}, 0, disruption(pod, message))
 		}
 	}
+}
+
+// upperDirs finds the writable layers of all containers by their IDs, where these are directories of overlay file systems.
+// A runtime says what its containers use, too, but from measurements that may be minutes old.
+func upperDirs() (map[string]string, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("overlay"))
+	if err != nil {
+		return nil, err
+	}
+	return upperDirsOf(mounts), nil
+}
+
+func upperDirsOf(mounts []*mountinfo.Info) map[string]string {
+	dirs := make(map[string]string, len(mounts))
+	for _, m := range mounts {
+		for option := range strings.SplitSeq(m.VFSOptions, ",") {
+			if dir, ok := strings.CutPrefix(option, "upperdir="); ok { // mounted at CONTAINER-ID/rootfs
+				dirs[filepath.Base(filepath.Dir(m.Mountpoint))] = dir
+			}
+		}
+	}
+	return dirs
+}
+
+// writableLayers measures the writable layers of a pod's running containers by their names; ok is false when one of them is
+// not known.
+func writableLayers(pod *corev1.Pod, upper map[string]string) (layers map[string]int64, ok bool) {
+	layers = map[string]int64{}
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+		for i := range list {
+			if list[i].State.Running == nil {
+				continue
+			}
+			_, id, _ := strings.Cut(list[i].ContainerID, "://")
+			dir, known := upper[id]
+			if !known {
+				return nil, false
+			}
+			layers[list[i].Name] = diskUsage(dir)
+		}
+	}
+	return layers, true
 }
 
 // storage measures what a pod uses of the disk; layers are the writable layers of its containers.
@@ -102,14 +161,23 @@ func (p *pressureWatch) storage(pod *corev1.Pod, layers map[string]int64) storag
 	return used
 }
 
-// diskUsage is what the files below a directory take, in bytes. Files that come and go meanwhile do not matter.
+// diskUsage is what the files below a directory take, in bytes, each once. Files that come and go meanwhile do not matter.
 func diskUsage(dir string) int64 {
+	type inode struct{ dev, ino uint64 }
+	linked := map[inode]bool{}
 	var sum int64
-	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		var st unix.Stat_t
-		if err == nil && unix.Lstat(path, &st) == nil {
-			sum += st.Blocks * 512
+		if err != nil || unix.Lstat(path, &st) != nil {
+			return nil
 		}
+		if st.Nlink > 1 && !entry.IsDir() {
+			if linked[inode{st.Dev, st.Ino}] {
+				return nil
+			}
+			linked[inode{st.Dev, st.Ino}] = true
+		}
+		sum += st.Blocks * 512
 		return nil
 	})
 	return sum

@@ -185,7 +185,7 @@ func (p *pressureWatch) evictOne(ctx context.Context, t eviction.Threshold, o ev
 		case w.origin == fromRemains, pod.DeletionTimestamp != nil, pod.Status.Phase == corev1.PodSucceeded, pod.Status.Phase == corev1.PodFailed:
 			continue
 		}
-		if pod.Status.Reason == "Evicted" {
+		if w.evicted.Load() {
 			return // one is on its way
 		}
 		u := eviction.Usage{Pod: pod, Containers: used[string(pod.UID)]}

@@ -44,6 +44,8 @@ type worker struct {
 
 	// current is the pod with the status that was last made, for other goroutines.
 	current atomic.Pointer[corev1.Pod]
+	// evicted says that the node has decided to end the pod.
+	evicted atomic.Bool
 
 	// loop
 	declared *corev1.Pod
@@ -170,6 +172,7 @@ func (w *worker) remove(last *corev1.Pod) {
 
 // evict ends the pod for a reason of the node.
 func (w *worker) evict(why podstatus.Reason, grace time.Duration, condition *corev1.PodCondition) {
+	w.evicted.Store(true)
 	w.post(func() {
 		if w.stop != nil {
 			return

@@ -110,14 +110,14 @@ func Generate(in *Input) (status *corev1.PodStatus, ended bool) {
 	phase := Phase(in.Pod, status, in.Stopped)
 	if in.Failure != nil {
 		phase = corev1.PodFailed
-		status.Reason, status.Message = in.Failure.Reason, in.Failure.Message
 	}
 	ended = phase == corev1.PodSucceeded || phase == corev1.PodFailed
 	switch old := in.Pod.Status.Phase; {
 	case old == corev1.PodSucceeded || old == corev1.PodFailed:
 		phase, ended = old, true // final
 	case ended && !in.Stopped:
-		// A final phase means that nothing runs any more; until then the phase stays what it was.
+		// A final phase means that nothing runs any more; until then the phase stays what it was, and why it will be another
+		// is not told.
 		if phase = old; phase == "" || phase == corev1.PodUnknown {
 			phase = corev1.PodPending
 		}
@@ -125,6 +125,9 @@ func Generate(in *Input) (status *corev1.PodStatus, ended bool) {
 		phase, ended = corev1.PodFailed, true
 	}
 	status.Phase = phase
+	if in.Failure != nil && in.Stopped {
+		status.Reason, status.Message = in.Failure.Reason, in.Failure.Message
+	}
 	conditions(in, status)
 	return status, ended
 }

@@ -160,6 +160,17 @@ func TestGenerate(t *testing.T) {
 				}
 			},
 		},
+		"about to be evicted": {
+			in: Input{Pod: testPod(was(corev1.PodRunning)), Failure: &Reason{"Evicted", "low"},
+				Observed: &cri.Pod{Sandboxes: up, Containers: []cri.Container{ct("a", 0, cri.Running, 0), ct("b", 0, cri.Exited, 0)}},
+				Started:  yes("a0"), Ready: yes("a0")},
+			phase: corev1.PodRunning, ended: true, ready: corev1.ConditionFalse, reason: "ContainersNotReady", message: "containers with unready status: [b]",
+			check: func(t *testing.T, s *corev1.PodStatus) {
+				if s.Reason != "" || s.Message != "" {
+					t.Errorf("reason is %q, message %q", s.Reason, s.Message)
+				}
+			},
+		},
 		"final is final": {
 			in:    Input{Pod: testPod(was(corev1.PodSucceeded)), Observed: &cri.Pod{Sandboxes: up, Containers: []cri.Container{ct("a", 0, cri.Running, 0)}}},
 			phase: corev1.PodSucceeded, ended: true, ready: corev1.ConditionFalse, reason: "PodCompleted",
