@@ -29,7 +29,7 @@ func redirectLogs(log *slog.Logger, fail func(reason string)) {
 
 // expected are the beginnings of warnings and errors about what is normal here: the network is configured after the start,
 // few file systems know fs-verity, connections to shims and to the kubelet end when their process does, and a command that runs in a
-// container ends with it.
+// container ends with it. What the kubelet asked for and did not get it says itself, and not at each attempt.
 var expected = []string{
 	"failed to load cni during init, please check CRI plugin status before setting up network for pods",
 	"failed check for fsverity support",
@@ -37,6 +37,10 @@ var expected = []string{
 	"failed sending message on channel",
 	"GetContainerEvents failed",
 	"GetContainerEvents for",
+	"RunPodSandbox for",
+	"CreateContainer within sandbox",
+	"StartContainer for",
+	"PullImage",
 }
 
 // isExpected tells whether a record is about what is normal.

@@ -132,10 +132,10 @@ func (w *worker) syncVolumes(now time.Time) time.Time {
 			if stopped {
 				return
 			}
+			w.complain(v.delay == 0, "setting up the volumes of a pod failed", "err", err)
 			v.delay = min(max(2*v.delay, firstRetry), volumesRetry)
 			v.at = time.Now().Add(v.delay)
 			v.again = v.ready // what is there stays in use meanwhile
-			w.log.Warn("setting up the volumes of a pod failed", "err", err)
 			for _, e := range volumeErrors(err) {
 				w.k.events.pod(pod, corev1.EventTypeWarning, "FailedMount", e)
 			}

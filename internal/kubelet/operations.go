@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"time"
@@ -96,12 +97,22 @@ func (w *worker) createSandbox(attempt uint32) {
 				return
 			}
 			w.relist = true
-			w.log.Warn("making the sandbox of a pod failed", "err", err)
+			w.complain(w.sandboxWait == 0, "making the sandbox of a pod failed", "err", err)
 			w.k.events.pod(pod, corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
 			w.sandboxWait = min(max(2*w.sandboxWait, firstRetry), lastRetry)
 			w.hold[""] = time.Now().Add(w.sandboxWait)
 		}
 	})
+}
+
+// complain logs what failed: the first time as a warning, then, when it fails again, for debugging only. Events tell users of
+// each attempt.
+func (w *worker) complain(first bool, message string, attrs ...any) {
+	level := slog.LevelDebug
+	if first {
+		level = slog.LevelWarn
+	}
+	w.log.Log(w.ctx, level, message, attrs...)
 }
 
 func (w *worker) makeSandbox(pod *corev1.Pod, attempt uint32) (*cri.Sandbox, error) {
@@ -294,7 +305,8 @@ func (w *worker) startFailed(job *startJob, err error) {
 	if !errors.As(err, &e) {
 		e = &startError{Reason: podstatus.Reason{Reason: "CreateContainerError", Message: err.Error()}, event: "Error: " + err.Error()}
 	}
-	w.log.Info("a container could not be started", "container", name, "reason", e.Reason.Reason, "err", e.Message)
+	w.complain(w.startFails[name] == 0 || w.waiting[name].Reason != e.Reason.Reason,
+		"a container could not be started", "container", name, "reason", e.Reason.Reason, "err", e.Message)
 	if e.event != "" {
 		w.k.events.container(job.pod, name, corev1.EventTypeWarning, "Failed", e.event)
 	}

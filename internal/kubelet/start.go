@@ -104,7 +104,6 @@ func (j *startJob) postStart(ctx context.Context, hook *corev1.LifecycleHandler,
 	if err == nil || ctx.Err() != nil {
 		return nil // the end of the pod ends the container
 	}
-	j.w.log.Warn("a postStart hook failed", "container", c.Name, "err", err)
 	k.events.container(j.pod, c.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
 	k.events.container(j.pod, c.Name, corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
 	grace := int64(30)
