@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -102,7 +103,10 @@ func start(ctx context.Context, name string, flags ...string) (*testCluster, err
 		return nil, err
 	}
 	c := &testCluster{name: fmt.Sprintf("%s-%d", name, os.Getpid()), dir: dir, proa: filepath.Join(root(), "bin", "proa")}
-	return c, c.up(ctx, flags...)
+	if err := c.up(ctx, flags...); err != nil {
+		return nil, errors.Join(err, c.remove())
+	}
+	return c, nil
 }
 
 func (c *testCluster) up(ctx context.Context, flags ...string) error {

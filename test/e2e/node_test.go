@@ -214,14 +214,14 @@ func TestMemoryPressure(t *testing.T) {
 		t.Skip("uses up the machine's memory: run 'make test-vm'")
 	}
 	c, err := start(t.Context(), "pressure", "--eviction-hard", "memory.available<400Mi")
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := c.remove(); err != nil {
 			t.Error(err)
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := c.loadImages(); err != nil {
 		t.Fatal(err)
 	}

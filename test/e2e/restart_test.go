@@ -83,6 +83,9 @@ func TestRollingUpdateLosesNoRequest(t *testing.T) {
 func TestKillServer(t *testing.T) {
 	t.Parallel()
 	c, err := start(t.Context(), "kill")
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.showLog()
@@ -91,9 +94,6 @@ func TestKillServer(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := c.loadImages(); err != nil {
 		t.Fatal(err)
 	}

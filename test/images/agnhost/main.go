@@ -15,14 +15,15 @@ import (
 )
 
 var commands = map[string]func(ctx context.Context, args []string) error{
-	"ask":            ask,
-	"dig":            dig,
-	"guestbook":      guestbook,
-	"issuer":         issuer,
-	"logs-generator": logs,
-	"netexec":        netexec,
-	"pause":          pause,
-	"porter":         porter,
+	"ask":                  ask,
+	"dig":                  dig,
+	"grpc-health-checking": grpcHealth,
+	"guestbook":            guestbook,
+	"issuer":               issuer,
+	"logs-generator":       logs,
+	"netexec":              netexec,
+	"pause":                pause,
+	"porter":               porter,
 }
 
 func main() {
