@@ -30,6 +30,29 @@ type Machine struct {
 	Work string
 }
 
+// addProgram adds a program of this machine, with the libraries that it needs.
+func (m *Machine) addProgram(name string) error {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return err
+	}
+	if m.Files == nil {
+		m.Files = map[string]string{}
+	}
+	m.Files["/bin/"+name] = path
+	// The loader tells: NAME => PATH (ADDRESS), or for itself PATH (ADDRESS). What is linked statically has none.
+	out, err := exec.Command("ldd", path).CombinedOutput()
+	if err != nil && !strings.Contains(string(out), "not a dynamic executable") {
+		return fmt.Errorf("ldd %s: %w: %s", path, err, out)
+	}
+	for field := range strings.FieldsSeq(string(out)) {
+		if strings.HasPrefix(field, "/") && field != path+":" {
+			m.Files[field] = field
+		}
+	}
+	return nil
+}
+
 // endMark begins the last line of the console, before the exit code of the command.
 const endMark = "vm: exit code "
 

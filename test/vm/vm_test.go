@@ -23,7 +23,7 @@ mkdir -p /var/tmp && export TMPDIR=/var/tmp
 run() { name=$1; shift; echo "vm: $name $*"; "/proa/tests/$name.test" -test.v -test.parallel 1 -test.failfast -test.timeout 20m "$@"; }
 cd /proa/test/e2e
 run cgroups && run cni && run proxy &&
-run e2e -patience 5m -test.run '^(TestStory07ClusterIP|TestStory08NodePort|TestLimits|TestOutOfMemory|TestStatistics|TestKillServer)$' || exit
+run e2e -patience 5m -test.run '^(TestStory07ClusterIP|TestStory08NodePort|TestPodNetwork|TestKubectlLogs|TestLimits|TestOutOfMemory|TestStatistics|TestResizePod|TestStorageLimits|TestKillServer)$' || exit
 /proa/tests/box /proa/tests/e2e.test -test.v -patience 5m -test.run '^TestLimits$' || exit
 run e2e -patience 5m -exhaust -test.run '^TestMemoryPressure$'
 `
@@ -51,6 +51,9 @@ func TestOtherKernel(t *testing.T) {
 	}
 	if path := staticKubectl(); path != "" {
 		m.Files["/usr/bin/kubectl"] = path
+	}
+	if err := m.addProgram("nft"); err != nil {
+		t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(build, "serial.log"))
 	if err != nil {
@@ -97,6 +100,24 @@ func staticKubectl() string {
 func tail(text string, lines int) string {
 	all := strings.SplitAfter(text, "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "")
+}
+
+func TestAddProgram(t *testing.T) {
+	var m Machine
+	if err := m.addProgram("sh"); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(m.Files["/bin/sh"], "/sh") {
+		t.Errorf("the program is not among %v", m.Files)
+	}
+	for to, from := range m.Files {
+		if _, err := os.Stat(from); err != nil {
+			t.Errorf("%s: %v", to, err)
+		}
+	}
+	if err := m.addProgram("no-such-program"); err == nil {
+		t.Error("a program that is not there was added")
+	}
 }
 
 func TestFollow(t *testing.T) {
