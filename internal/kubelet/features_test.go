@@ -72,21 +72,27 @@ func TestEphemeralContainer(t *testing.T) {
 	}
 }
 
-// TestForcedDeletion deletes a pod whose container does not heed SIGTERM, first with patience and then without.
+// TestStopSignal has a container stopped by the signal that its pod names.
 func TestStopSignal(t *testing.T) {
 	e := withAgent(t)
-	p := e.await(t, e.create(t, pod("signalled", "trap 'exit 42' USR1; while :; do sleep 0.05; done", func(p *corev1.Pod) {
+	p := e.await(t, e.create(t, pod("signalled", "trap 'exit 42' USR1; echo ready; while :; do sleep 0.05; done", func(p *corev1.Pod) {
 		p.Spec.OS = &corev1.PodOS{Name: corev1.Linux}
 		p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](30)
-		p.Spec.ActiveDeadlineSeconds = ptr.To[int64](1)
 		p.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{StopSignal: ptr.To(corev1.SIGUSR1)}
-	})), "has ended", phase(corev1.PodFailed))
+	})), "running", running)
+	wait(t, "the trap is set", func() bool { return strings.Contains(e.log(p, "main", 0), " ready\n") })
+	// Only now does it have a deadline, which may be past.
+	if _, err := e.client.CoreV1().Pods("default").Patch(t.Context(), p.Name, types.MergePatchType, []byte(`{"spec":{"activeDeadlineSeconds":1}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p = e.await(t, p, "has ended", phase(corev1.PodFailed))
 	s := p.Status.ContainerStatuses[0]
 	if s.State.Terminated == nil || s.State.Terminated.ExitCode != 42 || s.StopSignal == nil || *s.StopSignal != corev1.SIGUSR1 {
 		t.Errorf("the status is %v", s)
 	}
 }
 
+// TestForcedDeletion deletes a pod whose container does not heed SIGTERM, first with patience and then without.
 func TestForcedDeletion(t *testing.T) {
 	e := withAgent(t)
 	long := int64(600)
