@@ -147,9 +147,10 @@ func TestSandboxWithoutShim(t *testing.T) {
 	n := newNode(t)
 	sandbox, _ := n.sandbox("p")
 	pid := n.pausePid(sandbox)
+	var state rune
 	var shim int
 	_, stat, _ := strings.Cut(read(t, fmt.Sprintf("/proc/%d/stat", pid)), ") ")
-	if _, err := fmt.Sscanf(stat, "S %d", &shim); err != nil {
+	if _, err := fmt.Sscanf(stat, "%c %d", &state, &shim); err != nil {
 		t.Fatalf("parent of the sandbox: %v in %q", err, stat)
 	}
 	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", shim)); err != nil || filepath.Base(exe) != "containerd-shim-runc-v2" {
